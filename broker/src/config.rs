@@ -1,0 +1,1 @@
+//! `broker.toml`, checked whole and then trusted.

@@ -1,0 +1,3 @@
+//! The `krb-broker` command.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The flexvolume driver.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The `krb-node-agent` command.
+
+fn main() {}

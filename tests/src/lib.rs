@@ -1,0 +1,1 @@
+//! Runs krb-broker on real parts.
