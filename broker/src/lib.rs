@@ -37,3 +37,4 @@ pub mod pods;
 pub mod session;
 pub mod store;
 pub mod tickets;
+pub mod yaml;
