@@ -6,6 +6,8 @@
 //! Left to the caller, who has the state for it: the pin of the namespace's uid, to whom a
 //! principal belongs already, and the account's limits, which the grant carries.
 
+use std::sync::Arc;
+
 use krb_proto::{Namespace, NodeName, VolumeName, reason::Reason};
 
 use super::{
@@ -128,7 +130,7 @@ pub(crate) fn account_of<'a>(
     entitlements: &'a Entitlements,
     namespace: &Namespace,
     uid: u32,
-) -> Result<&'a RoleAccount, Denial> {
+) -> Result<&'a Arc<RoleAccount>, Denial> {
     let account = entitlements.of_namespace(namespace).ok_or_else(|| {
         Denial::with_rule(
             Reason::NamespaceNotEntitled,

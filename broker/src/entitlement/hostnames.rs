@@ -24,8 +24,6 @@ pub enum Origin {
     },
     /// `<user>.` before one of those; it is never shared.
     PrefixedLogical,
-    /// None of these: it is not a host name of the pod.
-    Nobodys,
 }
 
 /// Every host name that the pod could have, asked for or not. `pod` is its own name, where

@@ -11,6 +11,7 @@ pub mod ask;
 pub mod decide;
 pub mod denial;
 mod fields;
+pub mod foresee;
 pub mod hostnames;
 pub mod load;
 mod principals;

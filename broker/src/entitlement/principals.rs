@@ -30,7 +30,7 @@ pub(crate) fn granted(
     let mut principals = BTreeSet::new();
     for service in &ask.services {
         for (service, host, origin) in meant(rules, account, hosts, ask, service)? {
-            may_have(rules, account, service, host, origin)?;
+            may_have(rules, account, service, origin)?;
             principals.insert(principal(rules, account, service, host, origin)?);
         }
     }
@@ -93,9 +93,8 @@ fn meant<'a>(
     match service {
         ServiceAsk::At(service, host, realm) => {
             is_our_realm(rules, realm.as_ref())?;
-            // A host that is not the account's is refused by `may_have`, as every one is.
-            let origin = hosts.get(host).copied().unwrap_or(Origin::Nobodys);
-            Ok(vec![(service, host, origin)])
+            let origin = hosts.get(host).ok_or_else(|| host_not_entitled(account, host))?;
+            Ok(vec![(service, host, *origin)])
         }
         ServiceAsk::Bare(service) => {
             let all: Vec<_> = hosts
@@ -118,7 +117,6 @@ fn is_meant(account: &RoleAccount, ask: &Ask, host: &HostName, origin: Origin) -
             let of = |logical: &HostName| *host.as_str() == format!("{login}.{logical}");
             ask.user_prefixed && ask.logical_hosts.iter().any(of)
         }
-        Origin::Nobodys => false,
     }
 }
 
@@ -135,7 +133,6 @@ pub(crate) fn may_have(
     rules: &Rules,
     account: &RoleAccount,
     service: &ServiceName,
-    host: &HostName,
     origin: Origin,
 ) -> Result<(), Denial> {
     let login = &account.login;
@@ -151,10 +148,7 @@ pub(crate) fn may_have(
     let own = service.as_str() == login.as_str();
     let realm_wide = rules.realm_wide_services.contains(service);
     if !(listed || own || realm_wide && origin == Origin::PrefixedOwn) {
-        return Err(not_entitled(account, service, host, realm_wide));
-    }
-    if origin == Origin::Nobodys {
-        return Err(host_not_entitled(account, host));
+        return Err(not_entitled(account, service, realm_wide));
     }
     if rules.acl_services.as_ref().is_some_and(|lines| !lines.contains(service)) {
         return Err(Denial::with_rule(
@@ -166,12 +160,7 @@ pub(crate) fn may_have(
     Ok(())
 }
 
-fn not_entitled(
-    account: &RoleAccount,
-    service: &ServiceName,
-    host: &HostName,
-    realm_wide: bool,
-) -> Denial {
+fn not_entitled(account: &RoleAccount, service: &ServiceName, realm_wide: bool) -> Denial {
     let login = &account.login;
     let hint = if realm_wide {
         format!(": without it ask for {service}/{login}.<host> alone")
@@ -181,7 +170,7 @@ fn not_entitled(
     Denial::with_rule(
         Reason::ServiceNotEntitled,
         format!("{login} may not have the service {service}{hint}"),
-        format!("{service}/{host}: {service} is not in services of {login}"),
+        format!("{service} is not in services of {login}, and is not realm-wide on this host name"),
     )
 }
 

@@ -71,6 +71,13 @@ impl FromStr for ClusterDomain {
     }
 }
 
+impl Default for ClusterDomain {
+    /// `cluster.local`, as kubeadm has it.
+    fn default() -> Self {
+        Self("cluster.local".to_owned())
+    }
+}
+
 impl fmt::Display for ClusterDomain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -7,7 +7,7 @@ mod absence;
 mod directory;
 pub mod file;
 mod objects;
-mod spec;
+pub(crate) mod spec;
 mod world;
 
 use std::collections::BTreeMap;

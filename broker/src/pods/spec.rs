@@ -102,6 +102,12 @@ fn deletion(meta: &Meta) -> Result<Option<Timestamp>, jiff::Error> {
 }
 
 fn not_eligible(meta: &Meta, spec: &Spec) -> Option<&'static str> {
+    let no_account = || spec.service_account_name.is_empty().then_some("it has no service account");
+    comes_from_a_node(meta).or_else(no_account)
+}
+
+/// Why the object was made by a node and not for one.
+fn comes_from_a_node(meta: &Meta) -> Option<&'static str> {
     let annotation = |key| meta.annotations.as_ref().and_then(|all| all.get(key));
     let owned_by_node = meta.owner_references.iter().flatten().any(|owner| owner.kind == "Node");
     if annotation(MIRROR).is_some() {
@@ -110,11 +116,33 @@ fn not_eligible(meta: &Meta, spec: &Spec) -> Option<&'static str> {
         Some("it did not come from the API server")
     } else if owned_by_node {
         Some("it is owned by a node")
-    } else if spec.service_account_name.is_empty() {
-        Some("it has no service account")
     } else {
         None
     }
+}
+
+/// What is read of a pod, or of a template of pods, that does not exist yet.
+#[derive(Debug)]
+pub(crate) struct Template {
+    /// What its containers will run as.
+    pub run_as_users: Vec<RunAsUser>,
+    /// Why it may never have anything.
+    pub not_eligible: Option<&'static str>,
+}
+
+/// Reads a pod or a template of pods: a value with `metadata` and `spec`.
+///
+/// # Errors
+/// What can't be read.
+pub(crate) fn template(value: &Value) -> Result<Template, String> {
+    let meta = match &value["metadata"] {
+        Value::Null => Meta::default(), // a template need not have any
+        _ => meta(value)?,
+    };
+    let spec = Spec::deserialize(&value["spec"]).map_err(|error| format!("spec: {error}"))?;
+    let not_eligible = comes_from_a_node(&meta);
+    let run_as_users = run_as_users(&spec);
+    Ok(Template { run_as_users, not_eligible })
 }
 
 fn run_as_users(spec: &Spec) -> Vec<RunAsUser> {
