@@ -39,3 +39,4 @@ pub mod pods;
 pub mod session;
 pub mod store;
 pub mod tickets;
+pub mod yaml;
