@@ -168,7 +168,24 @@ fn make_directory(volume: BorrowedFd<'_>, name: &str) -> rustix::io::Result<()> 
     }
 }
 
-/// Whether the node swaps, or does not say. The first line of the list is its head.
+/// Whether the node swaps, or does not say.
 fn swap_is_on() -> bool {
-    fs::read_to_string("/proc/swaps").map_or(true, |list| list.lines().count() > 1)
+    fs::read_to_string("/proc/swaps").map_or(true, |list| names_swap(&list))
+}
+
+/// Whether the text of `/proc/swaps` has a line below its head.
+fn names_swap(list: &str) -> bool {
+    list.lines().count() > 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn swap_is_on_when_the_kernel_lists_any() {
+        let head = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n";
+        assert!(!names_swap(head));
+        assert!(names_swap(&format!("{head}/dev/zram0 partition\t4194300\t0\t100\n")));
+    }
 }
