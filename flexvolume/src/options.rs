@@ -51,7 +51,10 @@ mod tests {
     #[test]
     fn what_is_no_object_with_both_names_is_refused() {
         let deep = "[".repeat(10_000);
-        let long = format!("{{\"x\":\"{}\"}}", "x".repeat(MAX_OPTIONS));
+        let long = format!(
+            r#"{{"kubernetes.io/pod.uid":"u-1","kubernetes.io/pvOrVolumeName":"v","x":"{}"}}"#,
+            "x".repeat(MAX_OPTIONS)
+        );
         for bad in [
             "",
             "{",

@@ -20,7 +20,7 @@ use std::{
 };
 
 use krb_proto::driver::{Call, DIRECTORIES, Fill, Forget};
-use world::{Act, KUBELET, TARGET, UID, answer, options, story, until};
+use world::{Act, KUBELET, TARGET, UID, answer, options, story, story_without_noswap, until};
 
 const AWAY: &str =
     "krb-broker's agent on this node does not answer; kubelet tries again (AGENT_UNAVAILABLE)";

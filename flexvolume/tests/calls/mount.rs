@@ -203,3 +203,49 @@ fn what_is_not_a_volume_of_ours_is_not_filled_but_replaced() {
         assert!(Path::new(&format!("{TARGET}/keytabs")).is_dir());
     });
 }
+
+#[test]
+fn nothing_stays_mounted_while_an_agent_that_went_away_is_waited_for() {
+    story(|node| {
+        let agent = node.agent(|_| Act::HangUp);
+        let mount = node.start_mount();
+        until(|| agent.counts().0 > 0);
+        agent.die();
+        until(|| node.layers(TARGET) == 0);
+        node.agent(willing);
+        answer(mount).succeeds();
+        assert_eq!(node.layers(TARGET), 1);
+    });
+}
+
+#[test]
+fn a_kernel_without_noswap_will_do_as_long_as_the_node_has_no_swap() {
+    story_without_noswap(|node| {
+        node.agent(willing);
+        swaps("Filename Type Size Used Priority\n");
+        node.mount().succeeds();
+        assert!(!node.mounts().contains("noswap"));
+        node.unmount().succeeds();
+        assert_eq!(node.layers(TARGET), 0);
+    });
+}
+
+#[test]
+fn a_node_that_would_swap_credentials_gets_none() {
+    story_without_noswap(|node| {
+        let agent = node.agent(willing);
+        swaps("Filename Type Size Used Priority\n/dev/sdb partition 1 0 -2\n");
+        node.mount().fails(
+            "this node has swap switched on and a kernel without noswap: \
+             credentials are not written to it (SWAP_ON)",
+        );
+        assert_eq!((node.layers(TARGET), agent.counts().0), (0, 0));
+    });
+}
+
+/// What the kernel says of the node's swap from now on.
+fn swaps(list: &str) {
+    fs::write("/run/swaps", list).unwrap();
+    let mut bind = std::process::Command::new("mount");
+    assert!(bind.args(["--bind", "/run/swaps", "/proc/swaps"]).status().unwrap().success());
+}

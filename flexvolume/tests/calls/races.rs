@@ -34,6 +34,7 @@ fn an_unmount_ends_a_mount_that_still_waits_for_the_agent() {
         node.unmount().succeeds();
         answer(mount).fails(UNMOUNTED);
         assert_eq!(node.layers(TARGET), 0);
+        assert!(!node.log().contains("without the lock"), "it gave up at once");
         assert!(agent.counts().1 >= 1, "the agent may hold a lease: it is told");
         assert!(node.locks().is_empty());
     });
@@ -85,5 +86,26 @@ fn a_kubelet_that_has_gone_away_hears_no_complaint() {
         drop((mount.stdout.take(), mount.stderr.take()));
         assert_eq!(mount.wait().unwrap().code(), Some(0));
         assert_eq!((node.layers(TARGET), agent.counts()), (1, (1, 0)));
+    });
+}
+
+#[test]
+fn an_unmount_does_not_wait_for_ever_for_a_mount_that_is_stuck() {
+    story(|node| {
+        let agent = node.agent(|call| match call {
+            Call::Fill(_) => Act::Silence,
+            Call::Forget(_) => Act::Reply(""),
+        });
+        let mount = node.start_mount();
+        until(|| agent.counts().0 == 1);
+        let stuck = rustix::process::Pid::from_child(&mount);
+        rustix::process::kill_process(stuck, rustix::process::Signal::STOP).unwrap();
+        node.driver_within(200, &["unmount", TARGET]).succeeds();
+        assert_eq!(node.layers(TARGET), 0);
+        assert!(node.log().contains("going on without the lock"), "{}", node.log());
+
+        rustix::process::kill_process(stuck, rustix::process::Signal::CONT).unwrap();
+        answer(mount).fails(UNMOUNTED);
+        assert_eq!(node.layers(TARGET), 0);
     });
 }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use krb_proto::driver::{Call, Reply, Request, SOCKET, read_frame, write_frame};
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
 pub const KUBELET: &str = "/run/kubelet";
@@ -23,6 +24,16 @@ const INSIDE: &str = "KRB_FLEXVOLUME_STORY";
 
 /// Runs a story on a node of its own: this test again, as a process in a new mount namespace.
 pub fn story<F: FnOnce(Node)>(tell: F) {
+    told_inside(&[], tell);
+}
+
+/// The same where the kernel knows no `noswap`: it refuses the word in a user namespace exactly
+/// as one before 6.4 does everywhere.
+pub fn story_without_noswap<F: FnOnce(Node)>(tell: F) {
+    told_inside(&["--user", "--map-root-user"], tell);
+}
+
+fn told_inside<F: FnOnce(Node)>(namespaces: &[&str], tell: F) {
     if std::env::var_os(INSIDE).is_some() {
         fs::create_dir_all(TARGET).unwrap();
         let report = panic::take_hook();
@@ -36,6 +47,7 @@ pub fn story<F: FnOnce(Node)>(tell: F) {
     let closure = std::any::type_name::<F>(); // `calls::<module>::<test>::{{closure}}`
     let name = closure.split("::").skip(1).take(2).collect::<Vec<_>>().join("::");
     let told = Command::new("unshare")
+        .args(namespaces)
         .args(["--mount", "--propagation", "private", "--", "sh", "-c"])
         .args(["mount -t tmpfs tmpfs /run && exec \"$@\"", "sh"])
         .arg(std::env::current_exe().unwrap())
@@ -145,9 +157,13 @@ impl Node {
     }
 }
 
-/// Waits for a state of the node.
+/// Waits for a state of the node, 20 s at most.
+#[track_caller]
 pub fn until(reached: impl Fn() -> bool) {
+    let seconds = || clock_gettime(ClockId::Boottime).tv_sec;
+    let begun = seconds();
     while !reached() {
+        assert!(seconds() < begun + 20, "it never came to that");
         thread::yield_now();
     }
 }
