@@ -1,0 +1,152 @@
+# The only door: `make help` says what is behind it. CI and the README call these targets and nothing else.
+#
+# Assumed: cargo, a C compiler, git, make, bash; Debian 12 or alike with apt; root (the tests mount tmpfs, give
+# files away, and make network namespaces). Everything else is brought by tests/packages*.sh, into target/
+# where possible.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+CARGO ?= cargo
+TARGET := target
+BUILT := $(or $(CARGO_TARGET_DIR),target)/debug
+# The scripts that bring up a cluster, and the folder with its four binaries. Without them `make test` says
+# loudly that the cluster part did not run.
+CLUSTER ?= ../shared/cluster
+K8S_BIN ?= $(TARGET)/k8s
+# How long the long-running parts of `make test` and `make fuzz` take.
+LONG_SECONDS ?= 100
+FUZZ_SECONDS ?= 600
+SEED ?= 1
+
+# Integration tests of their own; every other file in tests/tests is a story.
+CLUSTER_TESTS := cluster
+STORIES := $(filter-out $(CLUSTER_TESTS),$(notdir $(basename $(wildcard tests/tests/*.rs))))
+LONG := $(filter torture simulate fuzz,$(notdir $(basename $(wildcard tests/src/bin/*))))
+
+.PHONY: help build driver packages packages-cluster packages-python cluster-binaries
+.PHONY: test test-build test-unit test-stories test-long test-cluster check fmt clippy doc deny advisories demo bench fuzz
+
+help:
+	@echo 'make demo      a realm, a broker, an agent and a pod, on this machine'
+	@echo 'make test      everything: units, stories on a real KDC, torture, fuzzing, a real cluster'
+	@echo 'make check     fmt, clippy, doc, licences, advisories'
+	@echo 'make bench     the budgets, measured'
+	@echo 'make fuzz      $(FUZZ_SECONDS) s of fuzzing (FUZZ_SECONDS=, SEED=)'
+	@echo 'make build     all programs; the driver static, in $(TARGET)/driver'
+	@echo 'Needs: cargo, cc, git, make, bash; Debian with apt; root for demo, test and bench.'
+
+# ---- What must be there
+
+define need_root
+@[ "$$(id -u)" = 0 ] || { echo 'make $@: needs root: it mounts tmpfs, gives files away and makes network namespaces' >&2; exit 1; }
+endef
+
+packages:
+	@command -v apt-get >/dev/null || { echo 'make packages: needs Debian or alike with apt' >&2; exit 1; }
+	@command -v cc >/dev/null || { echo 'make packages: needs a C compiler (cc)' >&2; exit 1; }
+	bash tests/packages.sh
+	bash tests/packages-python.sh
+
+packages-cluster:
+	@if [ -f '$(CLUSTER)/up.sh' ]; then bash tests/packages-cluster.sh; fi
+
+cluster-binaries:
+	@bash tests/cluster-binaries.sh '$(CLUSTER)' '$(K8S_BIN)'
+
+# ---- Build
+
+build: driver
+	$(CARGO) build --locked --workspace --bins
+
+driver:
+	bash flexvolume/build.sh $(TARGET)/driver/krb-flexvolume
+
+# ---- Test. Budget on 2 cores from an empty target: build 30 min, units 5, stories 12, long 6, cluster 20.
+# All stages select from the whole workspace, so that everything is compiled once, with the same features.
+
+TEST := $(CARGO) test --locked --workspace --no-fail-fast
+UNIT_TESTS := $(notdir $(basename $(wildcard proto/tests/*.rs broker/tests/*.rs node-agent/tests/*.rs flexvolume/tests/*.rs)))
+
+define stage
+@SECONDS=0; $(MAKE) $(1) && echo "*** $(1): $$SECONDS s"
+endef
+
+test:
+	$(need_root)
+	$(call stage,packages packages-cluster cluster-binaries)
+	$(call stage,build)
+	$(call stage,test-build)
+	$(call stage,test-unit)
+	$(call stage,test-stories)
+	$(call stage,test-long)
+	$(call stage,test-cluster)
+
+test-build:
+	$(TEST) --no-run
+
+test-unit:
+	$(TEST) --lib --bins $(addprefix --test ,$(UNIT_TESTS))
+	$(TEST) --doc
+
+test-stories:
+	$(TEST) $(addprefix --test ,$(STORIES))
+
+test-long: $(addprefix long-,$(LONG))
+
+# Built by `make build`.
+long-%:
+	$(BUILT)/$* -- --seconds $(LONG_SECONDS) --seed $(SEED)
+
+test-cluster:
+	CLUSTER='$(CLUSTER)' K8S_BIN='$(K8S_BIN)' $(TEST) --test $(CLUSTER_TESTS)
+
+# ---- Check
+
+check: fmt clippy doc deny advisories
+
+fmt:
+	$(CARGO) fmt --all --check
+
+clippy:
+	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
+
+doc:
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps
+
+# cargo-deny is built into target/tools once (5 min on 2 cores) unless the machine has one.
+DENY := PATH="$$PATH:$(CURDIR)/$(TARGET)/tools/bin" $(CARGO) deny
+
+deny: | cargo-deny
+	$(DENY) --locked check bans licenses sources
+
+# The advisories are a git repository on the internet: where it can't be reached this says so and goes on;
+# with REQUIRE_ADVISORIES=1 it fails.
+advisories: | cargo-deny
+	@if $(DENY) --locked fetch db 2>$(TARGET)/advisories.log; then \
+		$(DENY) --locked check --disable-fetch advisories; \
+	else \
+		tail -n 3 $(TARGET)/advisories.log >&2; \
+		echo '*** check: ADVISORIES NOT CHECKED: the RustSec database could not be fetched' >&2; \
+		[ -z '$(REQUIRE_ADVISORIES)' ]; \
+	fi
+
+.PHONY: cargo-deny
+cargo-deny:
+	@PATH="$$PATH:$(CURDIR)/$(TARGET)/tools/bin"; command -v cargo-deny >/dev/null \
+		|| $(CARGO) install cargo-deny --version 0.20.2 --locked --root $(TARGET)/tools
+
+# ---- Run
+
+demo: packages build
+	$(need_root)
+	$(BUILT)/demo
+
+bench: packages driver
+	$(need_root)
+	$(CARGO) run --locked --release --package krb-tests --bin bench
+
+fuzz:
+	$(CARGO) run --locked --release --quiet --package krb-tests --bin fuzz -- --seconds $(FUZZ_SECONDS) --seed $(SEED)
