@@ -15,11 +15,11 @@ use crate::{
     clock::Entropy,
     entitlement::{
         Denial, Grant, GrantedTicket,
-        decide::{self, POD_UNKNOWN},
         policy::Policy,
     },
     keys::walker::{WalkError, Walker},
-    krb5::ccache::Credential,
+    kdc::KdcError,
+    krb5::{ccache::Credential, keytab::UnfitEntries},
     lease::{Ended, Holder, Lease},
     ledger::{book::Book, sessions::NotServed},
     material::{self, Keys},
@@ -96,6 +96,12 @@ pub enum IssueError {
     TooLate {
         /// The limit.
         within: Duration,
+    },
+    /// The keys can't stand in one keytab.
+    #[error("the keytab")]
+    Keytab {
+        /// Why.
+        source: UnfitEntries,
     },
     /// The lease ended while its keys were made.
     #[error("the lease ended meanwhile")]
@@ -177,7 +183,8 @@ impl Issuer {
         let (lease, keys) = self.deliver(request, &id, &tickets).await?; // before it leaves
         let tickets =
             tickets.iter().map(|(_, t)| material::ticket(t, &self.default_realm)).collect();
-        Ok(Issued { lease, material: v1::Material { keytab: keys.keytab(), tickets } })
+        let keytab = keys.keytab().map_err(|source| IssueError::Keytab { source })?;
+        Ok(Issued { lease, material: v1::Material { keytab, tickets } })
     }
 
     fn check_session(&self, request: &Request) -> Result<(), IssueError> {
@@ -191,17 +198,12 @@ impl Issuer {
         let sighting = self.pods.look(&request.pod).await;
         let sighting = sighting
             .map_err(|source| IssueError::Pods { pod: request.pod.clone(), source })?;
-        let unknown = |rule: String| Denial {
-            reason: Reason::PodUnknown,
-            message: POD_UNKNOWN.to_owned(),
-            rule,
-        };
         let mut pod = match sighting {
             Sighting::Here(pod) => *pod,
-            Sighting::Gone => return Err(unknown("no pod has this uid".to_owned()).into()),
-            Sighting::Missing => return Err(unknown("the pod is missing now".to_owned()).into()),
+            Sighting::Gone => return Err(Denial::pod_unknown("no pod has this uid").into()),
+            Sighting::Missing => return Err(Denial::pod_unknown("the pod is missing now").into()),
             Sighting::Unstamped { what } => {
-                return Err(unknown(format!("the pod object has no {what}")).into());
+                return Err(Denial::pod_unknown(format!("the pod object has no {what}")).into());
             }
         };
         if pod.node == request.node && pod.finished {
@@ -229,9 +231,9 @@ impl Issuer {
             .book
             .commit(|ledger, lines, now| {
                 let namespace = &pod.pod.namespace;
-                if let Err(pin) = ledger.check_pin(namespace, &pod.namespace_uid) {
-                    return Err(decide::namespace_changed(pod, &pin.uid));
-                }
+                ledger
+                    .check_pin(namespace, &pod.namespace_uid)
+                    .map_err(|pin| namespace_changed(pod, &pin.uid))?;
                 let id = LeaseId::from_random(bits);
                 let generation = request.generation;
                 let admitted = ledger.admit(id, holder, generation, grant, now.wall)?;
@@ -329,5 +331,57 @@ fn refusal(request: &Request, error: &IssueError) -> Record {
     match error {
         IssueError::Denied { denial } => record.rule(&denial.rule).detail(&denial.message),
         other => record.outcome(audit::Outcome::Failed).detail(&audit::chain(other)),
+    }
+}
+
+fn namespace_changed(pod: &Pod, pinned: &str) -> Denial {
+    let namespace = &pod.pod.namespace;
+    Denial::with_rule(
+        Reason::NamespaceChanged,
+        format!(
+            "the namespace {namespace} was made anew; an operator must accept it \
+             (NamespaceService.AcceptNamespace)"
+        ),
+        format!("{namespace} is bound to the uid {pinned} and now has {}", pod.namespace_uid),
+    )
+}
+
+impl IssueError {
+    /// The stable reason, for the caller and the audit log.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Node { source: NotServed::Fenced, .. } => Reason::Fenced,
+            Self::Node { source: NotServed::NotAttached, .. } | Self::Ended { .. } => {
+                Reason::NotAttached
+            }
+            Self::Pods { .. } => Reason::PodsUnavailable,
+            Self::Denied { denial } => denial.reason,
+            Self::Keys { source: WalkError::Kdc { source, .. }, .. } => of_kdc(source),
+            Self::Keys { source: WalkError::Numbers { .. }, .. } => Reason::KeysNotReady,
+            Self::Keys { source: WalkError::Store { .. }, .. } | Self::Store { .. } => {
+                Reason::StoreFailed
+            }
+            Self::Ticket { source: TicketError::Keys { .. }, .. } => Reason::AccountKeyMissing,
+            Self::Ticket { source: TicketError::Kdc { source, .. }, .. } => of_kdc(source),
+            Self::Keytab { .. } => Reason::Internal,
+            Self::TooLate { .. } => Reason::KdcUnavailable,
+        }
+    }
+}
+
+fn of_kdc(error: &KdcError) -> Reason {
+    match error {
+        KdcError::Unavailable { server, .. } if server.starts_with("kadmin") => {
+            Reason::KadminUnavailable
+        }
+        KdcError::Unavailable { .. } => Reason::KdcUnavailable,
+        KdcError::GateFull { .. } => Reason::GateFull,
+        KdcError::Denied { .. } => Reason::KadminDenied,
+        KdcError::NotManaged { .. } | KdcError::NotRecorded { .. } => Reason::PrincipalNotManaged,
+        KdcError::KeyRejected { .. } => Reason::AccountKeyRejected,
+        KdcError::Refused { .. } => Reason::AccountDisabled,
+        KdcError::Unknown { .. } | KdcError::KvnoInTheWay { .. } | KdcError::Failed { .. } => {
+            Reason::KdcFailed
+        }
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     entitlement::GrantedTicket,
     krb5::{
         ccache::{self, Credential},
-        keytab::{self, KeytabEntry},
+        keytab::{self, KeytabEntry, UnfitEntries},
     },
     lease::{Ended, Lease},
     ledger::{Ledger, book::Book},
@@ -41,12 +41,7 @@ fn keys_of(ledger: &Ledger, lease: &Lease) -> Keys {
     let mut entries = Vec::new();
     for managed in lease.principals.iter().filter_map(|name| ledger.principal(name)) {
         for held in managed.delivered() {
-            entries.extend(held.keyset.keys.iter().map(|key| KeytabEntry {
-                principal: managed.principal.clone(),
-                timestamp: held.keyset.made_at,
-                kvno: held.keyset.kvno,
-                key: key.clone(),
-            }));
+            entries.extend(KeytabEntry::of_keyset(&managed.principal, &held.keyset));
         }
     }
     Keys(entries)
@@ -54,11 +49,14 @@ fn keys_of(ledger: &Ledger, lease: &Lease) -> Keys {
 
 impl Keys {
     /// The keytab, where there is one.
-    pub fn keytab(&self) -> Option<v1::Keytab> {
+    ///
+    /// # Errors
+    /// When the keys can't stand in one keytab.
+    pub fn keytab(&self) -> Result<Option<v1::Keytab>, UnfitEntries> {
         if self.0.is_empty() {
-            return None;
+            return Ok(None);
         }
-        let contents = keytab::write(&self.0);
+        let contents = keytab::write(&self.0)?;
         let mut principals: BTreeMap<&Principal, Vec<u32>> = BTreeMap::new();
         for entry in &self.0 {
             let kvnos = principals.entry(&entry.principal).or_default();
@@ -66,14 +64,14 @@ impl Keys {
                 kvnos.push(entry.kvno.0);
             }
         }
-        Some(v1::Keytab {
+        Ok(Some(v1::Keytab {
             digest: Sha256::digest(contents.expose()).to_vec(),
             contents: contents.expose().to_vec(),
             principals: principals
                 .into_iter()
                 .map(|(name, kvnos)| v1::PrincipalKeys { principal: name.to_string(), kvnos })
                 .collect(),
-        })
+        }))
     }
 }
 
@@ -136,7 +134,11 @@ impl Pusher {
                 None => self.unchanged(granted),
             });
         }
-        Some((lease, v1::Material { keytab: keys.keytab(), tickets }))
+        let keytab = keys
+            .keytab()
+            .inspect_err(|error| tracing::error!(lease = %id, %error, "its keytab can't be written"))
+            .ok()?;
+        Some((lease, v1::Material { keytab, tickets }))
     }
 
     fn send(&self, lease: &Lease, material: v1::Material) -> Option<(LeaseId, StreamId)> {
@@ -170,7 +172,7 @@ impl Pusher {
     pub fn digest(&self, lease: &LeaseId) -> Option<Vec<u8>> {
         self.book.read(|ledger| {
             let keys = keys_of(ledger, ledger.lease(lease)?);
-            Some(keys.keytab().map(|keytab| keytab.digest).unwrap_or_default())
+            Some(keys.keytab().ok()?.map(|keytab| keytab.digest).unwrap_or_default())
         })
     }
 }

@@ -58,6 +58,8 @@ words! {
         TicketRefreshed = "ticket.refreshed",
         /// It could not be.
         TicketFailed = "ticket.failed",
+        /// A holder is given a ticket.
+        TicketDelivered = "ticket.delivered",
         /// A keyset was made and stored.
         KeyMade = "key.made",
         /// A principal was created at the KDC.
@@ -72,8 +74,12 @@ words! {
         KeyCurrent = "key.current",
         /// The one before it is kept for tickets still out.
         KeyRetiring = "key.retiring",
+        /// That one is being taken out of the keytabs.
+        KeyDropping = "key.dropping",
         /// That one left every keytab.
         KeyPruned = "key.pruned",
+        /// A holder is given the keys of a principal.
+        KeyDelivered = "key.delivered",
         /// A number was given up and is never used again.
         KeyBurnt = "key.burnt",
         /// A step of the walk failed.
@@ -88,6 +94,8 @@ words! {
         SessionLeft = "session.left",
         /// It said that it goes.
         SessionGoodbye = "session.goodbye",
+        /// Too many agents came under one name.
+        SessionRefused = "session.refused",
         /// An old generation was told to wipe.
         SessionFenced = "session.fenced",
         /// A namespace's uid was remembered at its first use.
@@ -134,7 +142,10 @@ impl Event {
     pub fn usual_outcome(self) -> Outcome {
         match self {
             Self::LeaseGranted | Self::LeaseReissued => Outcome::Granted,
-            Self::LeaseDenied | Self::CallDenied | Self::EntitlementsRefused => Outcome::Denied,
+            Self::LeaseDenied
+            | Self::CallDenied
+            | Self::EntitlementsRefused
+            | Self::SessionRefused => Outcome::Denied,
             Self::TicketFailed | Self::KeyFailed | Self::RecoveryAuditShort => Outcome::Failed,
             _ => Outcome::Done,
         }

@@ -16,8 +16,33 @@ mod record;
 
 use std::{path::PathBuf, time::SystemTime};
 
+use crate::lease::Lease;
+
 pub use event::{Actor, Event, Exposure, Outcome};
 pub use record::Record;
+
+/// An event of a lease, with all that names it.
+pub fn of_lease(event: Event, actor: Actor, lease: &Lease) -> Record {
+    Record::new(event, actor)
+        .lease(lease.id)
+        .node(&lease.holder.node)
+        .generation(lease.generation)
+        .pod(&lease.holder.pod)
+        .volume(&lease.holder.volume)
+        .account(&lease.owner.account)
+        .detail(&lease.reason)
+}
+
+/// An error and its causes as one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
 
 /// Where audit lines go.
 ///

@@ -7,7 +7,7 @@
 use std::{fmt, time::SystemTime};
 
 use krb_proto::{
-    Generation, Kvno, LeaseId, Namespace, NodeName, PodRef, Principal, VolumeName, reason::Reason,
+    Generation, Kvno, LeaseId, Namespace, NodeName, PodRef, PodUid, Principal, VolumeName, reason::Reason,
 };
 use serde::Serialize;
 
@@ -144,6 +144,12 @@ impl Record {
         })
     }
 
+    /// The pod's uid, where no more is known of it.
+    #[must_use]
+    pub fn pod_uid(self, uid: &PodUid) -> Self {
+        self.with(|fields| fields.pod_uid = Some(uid.to_string()))
+    }
+
     /// The pod's volume.
     #[must_use]
     pub fn volume(self, volume: &VolumeName) -> Self {
@@ -194,7 +200,7 @@ impl Record {
     /// Anything else that an auditor would ask, in a sentence.
     #[must_use]
     pub fn detail(self, detail: &str) -> Self {
-        self.with(|fields| fields.detail = Some(cleaned(detail)))
+        self.with(|fields| fields.detail = (!detail.is_empty()).then(|| cleaned(detail)))
     }
 
     fn with(mut self, set: impl FnOnce(&mut Fields)) -> Self {

@@ -17,7 +17,7 @@ pub const MAX_FILE: u64 = 1024 * 1024;
 pub const MAX_FILES: usize = 10_000;
 
 /// Who may have what. Never changes; a new reading makes a new one.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Entitlements {
     by_login: HashMap<Login, Arc<RoleAccount>>,
     by_namespace: HashMap<Namespace, Arc<RoleAccount>>,

@@ -14,6 +14,7 @@ mod fields;
 pub mod foresee;
 pub mod hostnames;
 pub mod load;
+pub mod policy;
 mod principals;
 pub mod problems;
 pub mod rules;

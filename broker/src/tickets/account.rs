@@ -5,15 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
-use krb_proto::Kvno;
-
 use crate::{
     entitlement::GrantedTicket,
     kdc::AccountKeys,
-    krb5::{
-        key::Keyset,
-        keytab::{self, KeytabEntry},
-    },
+    krb5::keytab,
 };
 
 /// The most bytes of a keytab file that are read.
@@ -70,8 +65,8 @@ impl AccountKeytabs {
         });
         let unreadable = |detail: String| AccountKeyError::Unreadable { path: path.clone(), detail };
         let bytes = read.await.map_err(|e| unreadable(e.to_string()))??;
-        let entries = keytab::read(bytes.expose()).map_err(|e| unreadable(e.to_string()))?.entries;
-        let keysets = keysets(entries.into_iter().filter(|e| e.principal == account.client));
+        let file = keytab::read(bytes.expose()).map_err(|e| unreadable(e.to_string()))?;
+        let keysets = keytab::keysets(&file.entries, &account.client);
         if keysets.is_empty() {
             return Err(AccountKeyError::NoKey { path });
         }
@@ -91,17 +86,4 @@ fn read(path: &Path) -> Result<krb_proto::Secret, AccountKeyError> {
     let mut bytes = Vec::with_capacity(4096);
     file.take(MAX_FILE).read_to_end(&mut bytes).map_err(unreadable)?;
     Ok(krb_proto::Secret::new(bytes))
-}
-
-/// Entries grouped by kvno, newest first.
-fn keysets(entries: impl Iterator<Item = KeytabEntry>) -> Vec<Keyset> {
-    let mut by_kvno: std::collections::BTreeMap<Kvno, Keyset> = std::collections::BTreeMap::new();
-    for entry in entries {
-        by_kvno
-            .entry(entry.kvno)
-            .or_insert_with(|| Keyset { kvno: entry.kvno, keys: Vec::new(), made_at: entry.timestamp })
-            .keys
-            .push(entry.key);
-    }
-    by_kvno.into_values().rev().collect()
 }
