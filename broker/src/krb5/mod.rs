@@ -9,4 +9,5 @@
 //! Nothing here knows of leases, gates or configuration.
 
 pub mod ccache;
+pub mod crypto;
 pub mod key;
