@@ -11,3 +11,4 @@
 pub mod ccache;
 pub mod crypto;
 pub mod key;
+pub mod messages;
