@@ -12,3 +12,4 @@ pub mod ccache;
 pub mod crypto;
 pub mod key;
 pub mod messages;
+pub mod transport;
