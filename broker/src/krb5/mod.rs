@@ -11,5 +11,6 @@
 pub mod ccache;
 pub mod crypto;
 pub mod key;
+pub mod keytab;
 pub mod messages;
 pub mod transport;
