@@ -10,6 +10,7 @@
 
 pub mod ccache;
 pub mod crypto;
+pub mod exchange;
 pub mod key;
 pub mod keytab;
 pub mod messages;
