@@ -37,6 +37,11 @@ pub(super) enum LinkError {
     Gone,
 }
 
+/// kadm5 looks for a default profile, and fails without one; what it says does not matter, since
+/// the broker passes all that is read from it. These are the places where it looks.
+const PROFILE_VARIABLE: &str = "KRB5_CONFIG";
+const DEFAULT_PROFILE: &str = "/etc/krb5.conf";
+
 /// The way to one kadmind.
 pub(super) struct Link {
     settings: MitSettings,
@@ -58,6 +63,9 @@ impl Link {
         gate: Arc<Gate>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, SettingsError> {
+        if std::env::var_os(PROFILE_VARIABLE).is_none() && !Path::new(DEFAULT_PROFILE).exists() {
+            return Err(SettingsError::NoDefaultProfile);
+        }
         let api = Api::open(settings.library.as_deref())
             .map_err(|detail| SettingsError::Library { detail })?;
         let login = login(&settings, &settings.write_profile()?)?;
@@ -199,6 +207,7 @@ fn login(settings: &MitSettings, profile: &Path) -> Result<Login, SettingsError>
     Ok(Login {
         profile: text("run_dir", profile.as_os_str().as_bytes().to_vec())?,
         realm: text("realm", settings.realm.as_str().into())?,
+        kadmin: text("kadmin", settings.kadmin.clone().into())?,
         client: text("admin_principal", settings.admin_principal.to_string().into())?,
         keytab: text("admin_keytab", keytab)?,
     })

@@ -17,7 +17,7 @@ pub struct MitSettings {
     pub realm: Realm,
     /// Its KDCs, `host:port`, in the order in which they are tried.
     pub kdcs: Vec<String>,
-    /// kadmind on the primary, `host:port`.
+    /// kadmind on the primary, `host:port`; not an IPv6 address, which kadm5 can't read.
     pub kadmin: String,
     /// The broker's principal.
     pub admin_principal: Principal,
@@ -56,7 +56,8 @@ impl Default for Timeouts {
 impl MitSettings {
     /// Writes the profile into `run_dir`; its path.
     ///
-    /// The library reads no other: neither `/etc/krb5.conf` nor `KRB5_CONFIG`.
+    /// The library takes nothing from any other, though kadm5 wants `KRB5_CONFIG` or
+    /// `/etc/krb5.conf` to exist.
     pub(super) fn write_profile(&self) -> Result<PathBuf, SettingsError> {
         let text = self.profile()?;
         let path = self.run_dir.join("kadmin.krb5.conf");
@@ -116,6 +117,12 @@ pub enum SettingsError {
         /// Why not.
         source: std::io::Error,
     },
+    /// kadm5 can't start without some default profile.
+    #[error(
+        "there is no /etc/krb5.conf and KRB5_CONFIG is not set: set it to a file before the \
+         broker starts, an empty one will do"
+    )]
+    NoDefaultProfile,
     /// A path or name that C can't be given.
     #[error("{what} has a NUL in it")]
     Nul {

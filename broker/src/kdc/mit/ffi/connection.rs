@@ -11,8 +11,8 @@ use krb_proto::Principal;
 use super::{
     context::{Context, Kadm5Error, Name, copy_text},
     layout::{
-        API_VERSION, CONFIG_REALM, ConfigParams, Data, KeyData, Keyblock, Keysalt, PolicyEntry,
-        PrincipalEntry, STRUCT_VERSION, mask,
+        API_VERSION, CONFIG_ADMIN_SERVER, CONFIG_REALM, ConfigParams, Data, KeyData, Keyblock,
+        Keysalt, PolicyEntry, PrincipalEntry, STRUCT_VERSION, mask,
     },
     library::{Api, Opaque},
 };
@@ -28,6 +28,8 @@ pub(in crate::kdc::mit) struct Login {
     pub(in crate::kdc::mit) profile: CString,
     /// The realm.
     pub(in crate::kdc::mit) realm: CString,
+    /// kadmind, `host:port`.
+    pub(in crate::kdc::mit) kadmin: CString,
     /// The broker's principal.
     pub(in crate::kdc::mit) client: CString,
     /// Its keytab, `FILE:path`.
@@ -231,7 +233,8 @@ struct Handle {
 impl Handle {
     fn open(context: &Context, login: &Login) -> Result<Self, Kadm5Error> {
         let mut params = empty_params();
-        params.mask = CONFIG_REALM;
+        params.mask = CONFIG_REALM | CONFIG_ADMIN_SERVER;
+        params.admin_server = login.kadmin.as_ptr().cast_mut();
         params.realm = login.realm.as_ptr().cast_mut();
         let mut raw = ptr::null_mut();
         let opening = OPENING.lock().unwrap_or_else(PoisonError::into_inner);

@@ -9,6 +9,8 @@ pub(super) const STRUCT_VERSION: u32 = 0x1234_5601;
 pub(super) const API_VERSION: u32 = 0x1234_5704;
 /// `KADM5_CONFIG_REALM`
 pub(super) const CONFIG_REALM: c_long = 0x1;
+/// `KADM5_CONFIG_ADMIN_SERVER`
+pub(super) const CONFIG_ADMIN_SERVER: c_long = 0x1_0000;
 
 /// Which fields of [`PrincipalEntry`] count (`KADM5_*`).
 pub(super) mod mask {
