@@ -110,8 +110,8 @@ impl StatusApi {
     fn lanes(&self) -> Vec<v1::LaneStatus> {
         let written = |lane: crate::kdc::gate::LaneCounts| v1::LaneStatus {
             lane: lane.lane.name().to_owned(),
-            cap_per_second: lane.caps.per_second,
-            max_in_flight: lane.caps.in_flight,
+            cap_per_second: lane.caps.per_second.get(),
+            max_in_flight: lane.caps.in_flight.get(),
             in_flight: lane.in_flight,
             passed: lane.passed_in_all(),
             refused: lane.refused,

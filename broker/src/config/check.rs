@@ -1,6 +1,6 @@
 //! From the raw file to the checked one.
 
-use std::{collections::BTreeSet, fmt::Display, str::FromStr, time::Duration};
+use std::{collections::BTreeSet, fmt::Display, num::NonZeroU32, str::FromStr, time::Duration};
 
 use krb_proto::{Namespace, Principal, Realm, text};
 
@@ -142,19 +142,20 @@ impl Checker<'_> {
     }
 
     fn gate(&mut self, raw: &raw::Gate) -> GateConfig {
-        let mut caps = |field: &str, lane: &raw::Lane, (per_second, in_flight): (u32, u32)| {
-            let caps = Caps {
-                per_second: lane.per_second.unwrap_or(per_second),
-                in_flight: lane.in_flight.unwrap_or(in_flight),
-            };
-            if caps.per_second == 0 || caps.in_flight == 0 {
+        let mut cap = |field: &str, number: Option<u32>, default: u32| {
+            let number = number.unwrap_or(default);
+            NonZeroU32::new(number).unwrap_or_else(|| {
                 self.add(field, "a cap of 0 would let nothing pass");
-            }
-            caps
+                NonZeroU32::MIN
+            })
+        };
+        let mut caps = |lane: &str, raw: &raw::Lane, (per_second, in_flight): (u32, u32)| Caps {
+            per_second: cap(&format!("gate.{lane}.per_second"), raw.per_second, per_second),
+            in_flight: cap(&format!("gate.{lane}.in_flight"), raw.in_flight, in_flight),
         };
         GateConfig {
-            kdc: caps("gate.kdc", &raw.kdc, (500, 16)),
-            kadmin: caps("gate.kadmin", &raw.kadmin, (100, 2)),
+            kdc: caps("kdc", &raw.kdc, (500, 16)),
+            kadmin: caps("kadmin", &raw.kadmin, (100, 2)),
         }
     }
 
