@@ -23,9 +23,8 @@ use std::{
 
 use krb_proto::Secret;
 use ring::hmac;
-use rustix::fs::FlockOperation;
 
-use super::{StoreError, seal::MasterKey};
+use super::{StoreError, lock, seal::MasterKey};
 use crate::clock::unix_seconds;
 
 /// The directory, held by this process.
@@ -42,17 +41,17 @@ impl Directory {
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))
             .map_err(io_error("closing to others", path))?;
         let lock_path = path.join("lock");
-        let lock = OpenOptions::new()
+        let file = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
             .mode(0o600)
             .open(&lock_path)
             .map_err(io_error("opening", &lock_path))?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse { path: path.to_owned() }),
-            Err(error) => Err(io_error("locking", &lock_path)(error.into())),
+        if lock::take(&file).map_err(io_error("locking", &lock_path))? {
+            Ok(Self { path: path.to_owned(), _lock: file })
+        } else {
+            Err(StoreError::InUse { path: path.to_owned() })
         }
     }
 

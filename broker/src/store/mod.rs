@@ -15,6 +15,7 @@ pub mod committer;
 pub mod contract;
 mod directory;
 mod envelope;
+pub(crate) mod lock;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
 pub mod seal;

@@ -72,6 +72,9 @@ struct State {
     stats: StoreStats,
 }
 
+/// A key and its value.
+type Pair = (Vec<u8>, Vec<u8>);
+
 impl SledStore {
     /// Opens the store, makes a new one where none has ever been, or starts from the
     /// snapshot; [`LeaseStore::load`] says which.
@@ -136,7 +139,7 @@ impl SledStore {
         })
     }
 
-    fn records(&self, engine: &Engine) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Trouble> {
+    fn records(&self, engine: &Engine) -> Result<Vec<Pair>, Trouble> {
         let mut records = Vec::new();
         self.each(engine, |key, value| {
             records.push((key.to_vec(), value.to_vec()));

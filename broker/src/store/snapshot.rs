@@ -212,12 +212,12 @@ impl Writer {
         let io = io_error("writing", &self.path);
         self.out.flush().map_err(&io)?;
         self.out.get_ref().sync_all().map_err(&io)?;
-        self.into_place()?;
+        self.install()?;
         Ok(Reach { taken_at: self.seal.taken_at(), sequence, audit_head })
     }
 
     /// Keeps the one that was the newest, and renames: at no moment is there none.
-    fn into_place(&self) -> Result<(), StoreError> {
+    fn install(&self) -> Result<(), StoreError> {
         let (newest, previous) = (newest(&self.directory), previous(&self.directory));
         if newest.exists() {
             let kept = self.directory.join("snapshot.kept");

@@ -14,13 +14,12 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    thread,
-    time::Duration,
 };
 
 use super::super::{
     StoreError,
     directory::{io_error, sync_directory},
+    lock,
 };
 
 /// What is wrong with a database.
@@ -47,11 +46,6 @@ pub(super) struct Engine {
     blobs: Arc<Mutex<BTreeSet<OsString>>>,
     path: PathBuf,
 }
-
-/// How often, and how far apart, a database is tried that another still holds: sled lets go
-/// of its file a moment after it is dropped.
-const TRIES: u32 = 200;
-const BETWEEN: Duration = Duration::from_millis(10);
 
 impl Engine {
     /// Opens or makes the database at `path`, with a cache of so many bytes.
@@ -142,17 +136,16 @@ impl Engine {
     }
 }
 
-/// Opens the database once its last user in this process is quite gone; other processes
-/// are kept out by the directory's lock.
+/// Opens the database once its last user in this process is quite gone, which is a moment
+/// after it was dropped; other processes are kept out by the directory's lock.
 fn open_free(path: &Path, config: &::sled::Config) -> Result<::sled::Db, Trouble> {
     let mut tries = 1;
     loop {
         match fenced("opening", path, || config.open()) {
-            Err(Trouble::Failed(StoreError::InUse { .. })) if tries < TRIES => tries += 1,
+            Err(Trouble::Failed(StoreError::InUse { .. })) if tries < lock::TRIES => tries += 1,
             outcome => return outcome,
         }
-        #[expect(clippy::disallowed_methods, reason = "start-up, on a thread that may block")]
-        thread::sleep(BETWEEN);
+        lock::pause();
     }
 }
 

@@ -176,22 +176,30 @@ fn a_broken_snapshot_gives_way_to_the_one_before() {
     assert_eq!((recovery.sequence, recovery.high_water), (2, 3));
 }
 
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let there = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &there);
+        } else {
+            fs::copy(entry.path(), there).unwrap();
+        }
+    }
+}
+
 #[test]
 fn a_database_put_back_from_a_backup_is_noticed() {
     let world = World::new();
     let store = world.open();
     store.commit(&hundred(0)).unwrap();
     drop(store);
-    let copy = |from: PathBuf, to: PathBuf| {
-        let status = std::process::Command::new("cp").arg("-r").args([from, to]).status();
-        assert!(status.unwrap().success());
-    };
-    copy(world.path("db"), world.path("backup"));
+    copy(&world.path("db"), &world.path("backup"));
     let store = world.open();
     store.commit(&hundred(1)).unwrap();
     drop(store);
     fs::remove_dir_all(world.path("db")).unwrap();
-    copy(world.path("backup"), world.path("db"));
+    copy(&world.path("backup"), &world.path("db"));
 
     let loaded = world.open().load().unwrap();
     let recovery = loaded.recovery.unwrap();
@@ -203,11 +211,9 @@ fn a_database_put_back_from_a_backup_is_noticed() {
 fn flipped_bytes_in_the_database_never_pass_for_data() {
     let (mut recovered, mut refused, mut unharmed) = (0, 0, 0);
     let whole = World::filled();
-    let length = fs::metadata(whole.path("db/db")).unwrap().len();
     let expected = whole.open().load().unwrap().records;
-    let sizes = fs::read(whole.path("db/db")).unwrap();
-    let used = sizes.iter().rposition(|byte| *byte != 0).unwrap() as u64;
-    assert!(used < length);
+    let bytes = fs::read(whole.path("db/db")).unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64;
     for step in 0..24_u64 {
         let world = World::filled();
         let file = fs::OpenOptions::new().write(true).open(world.path("db/db")).unwrap();
@@ -227,8 +233,7 @@ fn flipped_bytes_in_the_database_never_pass_for_data() {
             }
         }
     }
-    println!("recovered {recovered}, refused {refused}, unharmed {unharmed}");
-    assert!(recovered > 0);
+    assert!(recovered > 12, "recovered {recovered}, refused {refused}, unharmed {unharmed}");
 }
 
 #[test]
