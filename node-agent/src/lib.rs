@@ -38,12 +38,14 @@ pub mod volume;
 
 use std::{fs, io, os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc};
 
+use tokio::net::UnixListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     agent::{Agent, Identity},
     clock::SystemClock,
     config::Config,
+    dial::Dial,
     journal::Journal,
     volume::Volumes,
 };
@@ -76,17 +78,29 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     let listener = socket::bind(&config.socket()).map_err(failed("listening for the driver"))?;
     tracing::info!(node = %config.node, broker = %config.dial.broker, "the agent runs");
 
+    serve(agent, Arc::new(config.dial), listener, config.calls_at_once, stop).await;
+    Ok(())
+}
+
+/// Everything that the agent does, until `stop`. [`run`] says with which clock and over which
+/// connection.
+pub async fn serve(
+    agent: Arc<Agent>,
+    dial: Arc<dyn Dial>,
+    listener: UnixListener,
+    calls_at_once: usize,
+    stop: CancellationToken,
+) {
     let tasks = TaskTracker::new();
-    tasks.spawn(session::keep(Arc::clone(&agent), Arc::new(config.dial), stop.clone()));
+    tasks.spawn(session::keep(Arc::clone(&agent), dial, stop.clone()));
     tasks.spawn(upkeep::serve_anew(Arc::clone(&agent), stop.clone()));
     tasks.spawn(upkeep::tell_releases(Arc::clone(&agent), stop.clone()));
     tasks.spawn(Arc::clone(&agent).keep_time(stop.clone()));
-    socket::serve(Arc::clone(&agent), listener, config.calls_at_once, stop).await;
+    socket::serve(Arc::clone(&agent), listener, calls_at_once, stop).await;
 
     tasks.close();
     tasks.wait().await;
     agent.persist().await;
-    Ok(())
 }
 
 fn identity() -> io::Result<Identity> {
