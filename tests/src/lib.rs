@@ -1,1 +1,3 @@
 //! Runs krb-broker on real parts.
+
+pub mod realm;

@@ -1,0 +1,212 @@
+//! The daemons of a realm and the files that each needs.
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+};
+
+use rustix::process::Signal;
+
+use super::{Options, RealmError, Tool, daemon::Daemon, files, packages};
+
+/// One KDC: its directory, its address, its process while it runs.
+#[derive(Debug)]
+struct KdcServer {
+    dir: PathBuf,
+    address: SocketAddr,
+    daemon: Option<Daemon>,
+}
+
+impl KdcServer {
+    fn profile(&self) -> PathBuf {
+        self.dir.join("kdc.conf")
+    }
+}
+
+/// All daemons of a realm. The first KDC is the primary; kadmind works on its database.
+#[derive(Debug)]
+pub(super) struct Servers {
+    realm: String,
+    client_profile: PathBuf,
+    kdcs: Vec<KdcServer>,
+    kadmind_address: SocketAddr,
+    kadmind: Option<Daemon>,
+}
+
+impl Servers {
+    /// Chooses addresses, writes all files and makes the primary database; starts nothing.
+    pub(super) fn prepare(options: &Options, dir: &Path) -> Result<Self, RealmError> {
+        let address = options.address.unwrap_or_else(random_loopback);
+        let plugins = packages::plugins()?;
+        let kadmind_address = free_port(address)?;
+        let kpasswd = free_port(address)?;
+        let mut kdcs = Vec::new();
+        for index in 0..options.kdcs.max(1) {
+            let dir = dir.join(format!("kdc{index}"));
+            make_dir(&dir)?;
+            let kdc = KdcServer { dir, address: free_port(address)?, daemon: None };
+            let at = files::KdcProfile {
+                dir: &kdc.dir,
+                kdc: kdc.address,
+                kadmind: kadmind_address,
+                kpasswd,
+                plugins: &plugins,
+            };
+            write(&kdc.profile(), &files::kdc_profile(options, &at))?;
+            kdcs.push(kdc);
+        }
+        let addresses: Vec<_> = kdcs.iter().map(|kdc| kdc.address).collect();
+        let client_profile = dir.join("krb5.conf");
+        let profile =
+            files::client_profile(options, &addresses, kadmind_address, kpasswd, &plugins);
+        write(&client_profile, &profile)?;
+        let realm = options.name.clone();
+        let servers = Self { realm, client_profile, kdcs, kadmind_address, kadmind: None };
+        servers.write_acl(&files::acl(options))?;
+        let password = random_hex();
+        servers.at(0, "kdb5_util")?.args(["create", "-s", "-P", &password]).run()?;
+        Ok(servers)
+    }
+
+    pub(super) fn kdc_addrs(&self) -> Vec<SocketAddr> {
+        self.kdcs.iter().map(|kdc| kdc.address).collect()
+    }
+
+    pub(super) fn kadmin_addr(&self) -> SocketAddr {
+        self.kadmind_address
+    }
+
+    pub(super) fn client_profile(&self) -> PathBuf {
+        self.client_profile.clone()
+    }
+
+    pub(super) fn kdc_log(&self, index: usize) -> PathBuf {
+        self.kdcs[index].dir.join("kdc.log")
+    }
+
+    pub(super) fn kadmind_log(&self) -> PathBuf {
+        self.kdcs[0].dir.join("kadmind.log")
+    }
+
+    pub(super) fn write_acl(&self, text: &str) -> Result<(), RealmError> {
+        write(&self.kdcs[0].dir.join("kadm5.acl"), text)
+    }
+
+    /// Runs kadmin.local on the primary database: one command in `args`, or lines of `input`.
+    pub(super) fn kadmin_local<S: AsRef<str>>(
+        &self,
+        args: &[S],
+        input: &str,
+    ) -> Result<String, RealmError> {
+        let args = args.iter().map(AsRef::as_ref);
+        self.at(0, "kadmin.local")?.args(args).input(input).run()
+    }
+
+    /// Copies the primary database, its stash included, to every replica.
+    pub(super) fn propagate(&self) -> Result<(), RealmError> {
+        let Some((primary, replicas)) = self.kdcs.split_first() else { return Ok(()) };
+        if replicas.is_empty() {
+            return Ok(());
+        }
+        let dump = primary.dir.join("dump");
+        self.at(0, "kdb5_util")?.args([Path::new("dump"), &dump]).run()?;
+        for (index, replica) in (1..).zip(replicas) {
+            fs::copy(primary.dir.join("stash"), replica.dir.join("stash"))
+                .map_err(|error| RealmError::new("copying the stash", error))?;
+            self.at(index, "kdb5_util")?.args([Path::new("load"), &dump]).run()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn start_all(&mut self) -> Result<(), RealmError> {
+        for index in 0..self.kdcs.len() {
+            self.start_kdc(index)?;
+        }
+        self.start_kadmind()
+    }
+
+    pub(super) fn start_kdc(&mut self, index: usize) -> Result<(), RealmError> {
+        self.stop_kdc(index);
+        let command = self.at(index, "krb5kdc")?.args(["-n"]).into_command();
+        let kdc = &mut self.kdcs[index];
+        kdc.daemon = Some(Daemon::start(command, kdc.address)?);
+        Ok(())
+    }
+
+    pub(super) fn stop_kdc(&mut self, index: usize) {
+        if let Some(daemon) = self.kdcs[index].daemon.take() {
+            daemon.stop();
+        }
+    }
+
+    pub(super) fn pause_kdc(&self, index: usize, held: bool) {
+        hold(self.kdcs[index].daemon.as_ref(), held);
+    }
+
+    pub(super) fn start_kadmind(&mut self) -> Result<(), RealmError> {
+        self.stop_kadmind();
+        let command = self.at(0, "kadmind")?.args(["-nofork"]).into_command();
+        self.kadmind = Some(Daemon::start(command, self.kadmind_address)?);
+        Ok(())
+    }
+
+    pub(super) fn stop_kadmind(&mut self) {
+        if let Some(daemon) = self.kadmind.take() {
+            daemon.stop();
+        }
+    }
+
+    pub(super) fn pause_kadmind(&self, held: bool) {
+        hold(self.kadmind.as_ref(), held);
+    }
+
+    pub(super) fn pids(&self) -> Vec<u32> {
+        let daemons = self.kdcs.iter().map(|kdc| kdc.daemon.as_ref());
+        daemons.chain([self.kadmind.as_ref()]).flatten().map(Daemon::pid).collect()
+    }
+
+    /// A tool or daemon that works on the database of the KDC of that number.
+    fn at(&self, index: usize, name: &str) -> Result<Tool, RealmError> {
+        let tool = Tool::new(name, &self.client_profile)?;
+        Ok(tool.env("KRB5_KDC_PROFILE", self.kdcs[index].profile()).args(["-r", &self.realm]))
+    }
+}
+
+fn hold(daemon: Option<&Daemon>, held: bool) {
+    if let Some(daemon) = daemon {
+        daemon.signal(if held { Signal::STOP } else { Signal::CONT });
+    }
+}
+
+/// An address of 127/8 that, out of 16 million, no other realm on this machine has.
+fn random_loopback() -> IpAddr {
+    let mut bytes = [0; 3];
+    getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
+    let [a, b, c] = bytes;
+    // neither 127.0.0.1, which others use, nor an address that ends like a network's
+    IpAddr::V4(Ipv4Addr::new(127, a.max(1), b, c.clamp(1, 254)))
+}
+
+/// A port of `address` that is free now, for TCP and, on an address of one's own, for UDP.
+fn free_port(address: IpAddr) -> Result<SocketAddr, RealmError> {
+    TcpListener::bind((address, 0))
+        .and_then(|listener| listener.local_addr())
+        .map_err(|error| RealmError::new(format!("finding a free port of {address}"), error))
+}
+
+/// A password of 32 hexadecimal digits.
+fn random_hex() -> String {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn make_dir(path: &Path) -> Result<(), RealmError> {
+    fs::create_dir(path).map_err(|error| RealmError::new("making a KDC's directory", error))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), RealmError> {
+    let tried = || format!("writing {}", path.display());
+    fs::write(path, text).map_err(|error| RealmError::new(tried(), error))
+}
