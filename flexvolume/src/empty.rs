@@ -64,3 +64,29 @@ fn files(directory: OwnedFd, device: u64, depth: usize) -> Result<()> {
     }
     outcome
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::fd::AsFd};
+
+    use super::*;
+
+    #[test]
+    fn neither_a_wide_nor_a_deep_directory_holds_the_driver_up() {
+        let root = tempfile::tempdir().unwrap();
+        let rcache = root.path().join("rcache");
+        fs::create_dir(&rcache).unwrap();
+        for n in 0..MOST_FILES + 10 {
+            fs::write(rcache.join(n.to_string()), "").unwrap();
+        }
+        let held = fs::File::open(root.path()).unwrap();
+        assert_eq!(volume(held.as_fd()), Ok(()));
+        let left = fs::read_dir(&rcache).unwrap().count();
+        assert!((1..=12).contains(&left), "{left}"); // `.` and `..` may count
+        assert_eq!(volume(held.as_fd()), Ok(()));
+        assert_eq!(fs::read_dir(&rcache).unwrap().count(), 0);
+
+        fs::create_dir_all(rcache.join("d/".repeat(DEEPEST))).unwrap();
+        assert_eq!(volume(held.as_fd()), Err(Errno::XDEV));
+    }
+}

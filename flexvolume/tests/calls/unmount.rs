@@ -1,9 +1,5 @@
 //! `unmount`: nothing is there, whoever is away.
 
-use std::sync::{Arc, atomic::AtomicBool};
-
-use rustix::fs::{Mode, OFlags, openat};
-
 use super::*;
 
 #[test]
@@ -121,29 +117,5 @@ fn unmount_takes_all_layers_off_ours_and_others() {
         assert_eq!(node.layers(TARGET), 4);
         node.unmount().succeeds();
         assert_eq!(node.layers(TARGET), 0);
-    });
-}
-
-#[test]
-fn a_container_that_goes_on_making_files_does_not_hold_the_unmount_up() {
-    story(|node| {
-        node.agent(willing);
-        node.mount().succeeds();
-        let rcache = fs::File::open(format!("{TARGET}/rcache")).unwrap();
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let container = thread::spawn(move || {
-            for n in 0.. {
-                if stopped.load(Ordering::SeqCst) {
-                    break;
-                }
-                let flags = OFlags::CREATE | OFlags::WRONLY;
-                let _ = openat(&rcache, format!("{n}"), flags, Mode::RUSR);
-            }
-        });
-        node.unmount().succeeds();
-        assert_eq!(node.layers(TARGET), 0);
-        stop.store(true, Ordering::SeqCst);
-        container.join().unwrap();
     });
 }
