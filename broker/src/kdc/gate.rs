@@ -234,7 +234,11 @@ impl LaneState {
         let place = Place(&self.waiting);
         // the one at the head waits for at most one spacing, each behind him for one more
         let wait = self.spacing.saturating_mul(ahead.saturating_sub(1));
-        if wait > deadline { Err(wait.saturating_sub(deadline).max(self.spacing)) } else { Ok(place) }
+        if wait > deadline {
+            Err(wait.saturating_sub(deadline).max(self.spacing))
+        } else {
+            Ok(place)
+        }
     }
 
     /// Waits for its turn, a free place in flight, and the rate.
