@@ -1,3 +1,90 @@
-//! The flexvolume driver.
+//! The flexvolume driver: mounts a pod's credential volume and lets the node's agent fill it.
+//!
+//! Kubelet runs it once a call: `init`, `mount <target> <options>`, `unmount <target>`.
+//! It holds nothing, is configured by nothing, talks to nobody but the agent's socket, and
+//! never sees key material.
+//!
+//! What always holds:
+//! - exactly one JSON object goes to stdout and nothing to stderr, whatever happens: kubelet
+//!   reads both as one text;
+//! - a `mount` that answers `Failure` leaves nothing mounted: kubelet would take what it finds
+//!   for a success half a second later;
+//! - an `unmount` takes everything off, whoever is away;
+//! - `init` touches nothing: kubelet holds a lock of all volumes while it waits for it.
+//!
+//! What it can't do: undo a mount after it was itself killed by SIGKILL in the middle.
 
-fn main() {}
+use std::{env, panic, process::ExitCode};
+
+mod agent;
+mod call;
+mod clock;
+mod empty;
+mod failure;
+mod layers;
+mod lock;
+mod log;
+mod mount;
+mod options;
+mod reply;
+mod run_dir;
+mod target;
+mod unmount;
+
+use call::Call;
+use clock::Deadline;
+use failure::Failure;
+use reply::Reply;
+
+fn main() -> ExitCode {
+    panic::set_hook(Box::new(|_| {})); // its text would spoil the answer
+    let deadline = Deadline::after(clock::MOUNT_LIMIT);
+    let reply = guarded(|| answer(&deadline));
+    reply.print();
+    reply.exit_code()
+}
+
+/// Carries the call out and says how it went.
+fn answer(deadline: &Deadline) -> Reply {
+    let call = match Call::parse(env::args_os().skip(1)) {
+        Ok(call) => call,
+        Err(failure) => return refuse("call", &failure),
+    };
+    match call {
+        Call::Init => Reply::Init,
+        Call::Other => Reply::NotSupported,
+        Call::Mount(target) => match mount::mount(&target, deadline) {
+            Ok(()) => Reply::Success,
+            Err(failure) => refuse(&format!("mount {target}"), &failure),
+        },
+        Call::Unmount(target) => match unmount::unmount(&target) {
+            Ok(()) => Reply::Success,
+            Err(failure) => refuse(&format!("unmount {target}"), &failure),
+        },
+    }
+}
+
+/// The reply for a failure, which is noted in the driver's log as well.
+fn refuse(tried: &str, failure: &Failure) -> Reply {
+    log::note(tried, failure);
+    Reply::Failure(failure.to_string())
+}
+
+/// What `work` replies; a panic in it becomes a failure like others.
+fn guarded(work: impl FnOnce() -> Reply + panic::UnwindSafe) -> Reply {
+    panic::catch_unwind(work).unwrap_or_else(|_| refuse("call", &Failure::Defect))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_answered_as_a_failure() {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(|_| {}));
+        let reply = guarded(|| panic!("a defect"));
+        panic::set_hook(before);
+        assert_eq!(reply, Reply::Failure(Failure::Defect.to_string()));
+    }
+}

@@ -1,1 +1,11 @@
-//! (made next)
+//! From annotations to an immutable spec: before a pod exists, its ask is checked as far as
+//! it can be and copied into the options of a volume, which cannot change afterwards.
+//!
+//! - [`inject`]: the pure function; a webhook and `krb-broker inject` call it.
+//! - [`command`]: `krb-broker inject` and `krb-broker acl`.
+//!
+//! Nothing here gives authority: the broker decides again, from its own copy of the spec.
+
+pub mod command;
+pub mod inject;
+mod volume;

@@ -1,1 +1,1 @@
-//! (made next)
+//! The API.

@@ -4,6 +4,23 @@
 //! decision is one pure function of (entitlements, pod, node, ask), with a grant or a denial
 //! that names the missing rule.
 
+pub mod account;
+pub mod acl;
+mod across;
+pub mod ask;
+pub mod decide;
+pub mod denial;
+mod fields;
+pub mod foresee;
+pub mod hostnames;
+pub mod load;
+pub mod policy;
+mod principals;
+pub mod problems;
+pub mod rules;
+pub mod service;
+mod tickets;
+
 use std::{fmt, str::FromStr, sync::Arc};
 
 use krb_proto::{Principal, reason::Reason, text};

@@ -79,9 +79,10 @@ pub trait KeyAdmin: Send + Sync {
     /// Makes `keyset` the principal's only keys, with its exact kvno and `attributes`, and
     /// reads both back.
     ///
+    /// Setting the same kvno again is no error: a keyset never changes, so it is a repetition.
+    ///
     /// # Errors
-    /// `KvnoInTheWay` when the KDC has a higher kvno, or the same one with keys that this
-    /// call did not set; `NotManaged` when the principal lacks the policy.
+    /// `KvnoInTheWay` when the KDC has a higher kvno; `NotManaged` when the principal lacks the policy.
     async fn activate(
         &self,
         principal: &Principal,
@@ -174,6 +175,12 @@ pub enum KdcError {
         principal: Principal,
         /// The policy that the broker's principals carry.
         policy: String,
+    },
+    /// The principal has keys at the KDC that the broker's store knows nothing of.
+    #[error("{principal} has keys at the KDC that the broker has no record of")]
+    NotRecorded {
+        /// Whom.
+        principal: Principal,
     },
     /// The KDC has no such principal.
     #[error("{principal} is unknown at the KDC")]

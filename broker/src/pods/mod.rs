@@ -3,6 +3,13 @@
 //! The broker believes nothing that a node says of a pod; it looks the pod up here.
 //! [`file`] reads a directory of objects as `kubectl get -o yaml` prints them.
 
+mod absence;
+mod directory;
+pub mod file;
+mod objects;
+pub(crate) mod spec;
+mod world;
+
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;

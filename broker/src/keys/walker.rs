@@ -1,0 +1,556 @@
+//! Takes the steps of the walks.
+//!
+//! A principal's steps are taken one at a time. Each is stored before it is done, and can be
+//! repeated; what fails is tried again for ever, with back-off, and says meanwhile what it
+//! waits for. A first key is made while its pod waits; a replacement goes on in the
+//! background.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use krb_proto::{Kvno, LeaseId, Principal};
+use tokio::sync::Notify;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    NumbersUsedUp, Phase,
+    walk::{Step, Waiting, WalkTimes},
+};
+use crate::{
+    audit::{self, Actor, Event, Record},
+    clock::Entropy,
+    kdc::{Attributes, Kdc, KdcError, KeyAdmin, Observation},
+    krb5::key::{Enctype, Keyset},
+    ledger::book::{Book, Lines},
+    material::Pusher,
+    session::StreamId,
+    store::committer::CommitError,
+};
+
+/// The pauses after a step that failed: the first, and the longest.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// The pauses between two looks at a KDC that lags.
+const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Takes the steps of the walks. Clones share them.
+#[derive(Clone)]
+pub struct Walker(Arc<Inner>);
+
+struct Inner {
+    book: Book,
+    admin: Arc<dyn KeyAdmin>,
+    kdc: Arc<dyn Kdc>,
+    pusher: Pusher,
+    entropy: Arc<dyn Entropy>,
+    enctypes: Vec<Enctype>,
+    times: WalkTimes,
+    walks: Mutex<HashMap<Principal, Arc<Walk>>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// A principal's walk: who is at it, and what is remembered of it.
+#[derive(Default)]
+struct Walk {
+    /// Whether a task walks it.
+    running: AtomicBool,
+    /// Held while a step is taken.
+    turn: tokio::sync::Mutex<Turn>,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct Turn {
+    /// The kvno that was set at the KDC since this process started.
+    set: Option<Kvno>,
+    /// Who was pushed what the current step waits for, and on which stream.
+    pushed: HashSet<(Awaited, LeaseId, StreamId)>,
+}
+
+/// What a push is to bring about.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+enum Awaited {
+    /// That the holder has this kvno.
+    Has(Kvno),
+    /// That the holder has it no more.
+    Lacks(Kvno),
+}
+
+/// What came of a step.
+enum Took {
+    /// It was taken.
+    Step,
+    /// There is none now.
+    Rest,
+    /// There is none before this much time has passed.
+    Nothing(Duration),
+}
+
+/// Why a step could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum WalkError {
+    /// The KDC or kadmin.
+    #[error("replacing the key of {principal}")]
+    Kdc {
+        /// Whose key.
+        principal: Principal,
+        /// Why not.
+        source: KdcError,
+    },
+    /// The store or the audit log.
+    #[error("recording a step of {principal}")]
+    Store {
+        /// Whose key.
+        principal: Principal,
+        /// Why not.
+        source: CommitError,
+    },
+    /// No number is left.
+    #[error("a new key of {principal}")]
+    Numbers {
+        /// Whose key.
+        principal: Principal,
+        /// Why not.
+        source: NumbersUsedUp,
+    },
+}
+
+/// The seams and settings of a walker.
+pub struct Parts {
+    /// The ledger.
+    pub book: Book,
+    /// The realm's administration.
+    pub admin: Arc<dyn KeyAdmin>,
+    /// Its KDCs.
+    pub kdc: Arc<dyn Kdc>,
+    /// The way to the nodes.
+    pub pusher: Pusher,
+    /// What keys are drawn from.
+    pub entropy: Arc<dyn Entropy>,
+    /// The enctypes of new keysets.
+    pub enctypes: Vec<Enctype>,
+    /// The spans of a walk.
+    pub times: WalkTimes,
+}
+
+impl Walker {
+    /// A walker whose background walks run in `tasks` until `stop`.
+    pub fn new(parts: Parts, tasks: TaskTracker, stop: CancellationToken) -> Self {
+        let Parts { book, admin, kdc, pusher, entropy, enctypes, times } = parts;
+        let walks = Mutex::default();
+        Self(Arc::new(Inner {
+            book,
+            admin,
+            kdc,
+            pusher,
+            entropy,
+            enctypes,
+            times,
+            walks,
+            tasks,
+            stop,
+        }))
+    }
+
+    /// The spans of its walks.
+    pub fn times(&self) -> WalkTimes {
+        self.0.times
+    }
+
+    /// Sees that the principal has a key that the KDC uses, making its first one if need be.
+    ///
+    /// # Errors
+    /// When that can't be done now.
+    pub async fn ensure(&self, principal: &Principal) -> Result<(), WalkError> {
+        let ready = || {
+            self.0.book.read(|ledger| ledger.principal(principal).is_some_and(|p| p.is_ready()))
+        };
+        if ready() {
+            return Ok(());
+        }
+        let walk = self.walk_of(principal);
+        let mut turn = walk.turn.lock().await;
+        while !ready() {
+            match self.take_step(principal, &mut turn).await? {
+                Took::Step => {}
+                Took::Rest => break,
+                Took::Nothing(pause) => tokio::time::sleep(pause).await,
+            }
+        }
+        Ok(())
+    }
+
+    /// Walks the principal on in the background, or wakes the walk that does.
+    pub fn kick(&self, principal: &Principal) {
+        let walk = self.walk_of(principal);
+        if walk.running.swap(true, Ordering::SeqCst) {
+            walk.wake.notify_one();
+            return;
+        }
+        let (walker, principal) = (self.clone(), principal.clone());
+        self.0.tasks.spawn(async move {
+            let stop = walker.0.stop.clone();
+            stop.run_until_cancelled(walker.walk(&principal, &walk)).await;
+        });
+    }
+
+    /// Walks every principal on that is not at rest: at the start, and when in doubt.
+    pub fn kick_all(&self) {
+        let now = self.0.book.now().wall;
+        let walking = self.0.book.read(|ledger| ledger.walking(now, self.0.times));
+        walking.iter().for_each(|principal| self.kick(principal));
+    }
+
+    async fn walk(&self, principal: &Principal, walk: &Walk) {
+        let mut pause = BACK_OFF.0;
+        let mut said = String::new();
+        loop {
+            let mut turn = walk.turn.lock().await;
+            let took = self.take_step(principal, &mut turn).await;
+            drop(turn);
+            let wait = match took {
+                Ok(Took::Step) => {
+                    (pause, said) = (BACK_OFF.0, String::new());
+                    continue;
+                }
+                Ok(Took::Rest) => {
+                    self.0.book.note(|ledger, _| ledger.set_waiting(principal, None));
+                    // What changes from here on kicks a new task; what changed a moment ago
+                    // woke this one, and is seen now.
+                    walk.running.store(false, Ordering::SeqCst);
+                    if self.is_at_rest(principal) || walk.running.swap(true, Ordering::SeqCst) {
+                        return;
+                    }
+                    continue;
+                }
+                Ok(Took::Nothing(wait)) => wait,
+                Err(error) => {
+                    self.say_failed(principal, &error, &mut said).await;
+                    pause = (pause * 2).min(BACK_OFF.1);
+                    pause.mul_f64(0.5 + self.chance() / 2.0)
+                }
+            };
+            let _ = tokio::time::timeout(wait, walk.wake.notified()).await;
+        }
+    }
+
+    fn is_at_rest(&self, principal: &Principal) -> bool {
+        let now = self.0.book.now().wall;
+        self.0.book.read(|ledger| ledger.next_step(principal, now, self.0.times)) == Step::Rest
+    }
+
+    /// Logs a failure, once for each different one, and shows it to operators meanwhile.
+    async fn say_failed(&self, principal: &Principal, error: &WalkError, said: &mut String) {
+        let text = audit::chain(error);
+        self.0.book.note(|ledger, _| ledger.set_waiting(principal, Some(text.clone())));
+        if *said != text {
+            tracing::warn!(%principal, error = text, "a step of a key failed and is tried again");
+            let line = Record::new(Event::KeyFailed, Actor::Broker).principal(principal);
+            let _ = self.0.book.audit(line.detail(&text)).await;
+            *said = text;
+        }
+    }
+
+    async fn take_step(&self, principal: &Principal, turn: &mut Turn) -> Result<Took, WalkError> {
+        let now = self.0.book.now().wall;
+        let (step, paused) = self.0.book.read(|ledger| {
+            let ready = ledger.principal(principal).is_some_and(|known| known.is_ready());
+            let paused = ready.then(|| ledger.recovery().map(str::to_owned)).flatten();
+            (ledger.next_step(principal, now, self.0.times), paused)
+        });
+        if let (Some(why), true) = (paused, step != Step::Rest) {
+            self.waits(principal, format!("recovery: {why}"));
+            return Ok(Took::Nothing(LOOK_AGAIN.1));
+        }
+        match step {
+            Step::Rest => return Ok(Took::Rest),
+            Step::Wait { until, what } => return self.wait(principal, turn, until, what).await,
+            Step::Make => self.make(principal).await?,
+            Step::Distribute(kvno) => {
+                self.enter(principal, kvno, Phase::Distributing, Event::KeyDistributing, "").await?;
+            }
+            Step::Activate { kvno, without } => {
+                let without: Vec<String> = without.iter().map(ToString::to_string).collect();
+                let detail = match without.as_slice() {
+                    [] => String::new(),
+                    names => format!("not acknowledged by {}", names.join(" ")),
+                };
+                self.enter(principal, kvno, Phase::Activating, Event::KeyActivating, &detail)
+                    .await?;
+            }
+            Step::Set(kvno) => return self.set(principal, kvno, turn).await,
+            Step::Burn(kvno) => {
+                let line = Record::new(Event::KeyBurnt, Actor::Broker)
+                    .detail("a lost node had been given it");
+                self.record(principal, line, kvno, |ledger, _, now| {
+                    ledger.burn(principal, kvno, now);
+                })
+                .await?;
+                self.push_all(principal).await?;
+            }
+            Step::Drop(kvno) => {
+                self.enter(principal, kvno, Phase::Dropping, Event::KeyDropping, "").await?;
+            }
+            Step::Prune { kvno, exposed_until } => {
+                let line = Record::new(Event::KeyPruned, Actor::Broker)
+                    .exposed_until(audit::Exposure::Until(exposed_until));
+                self.record(principal, line, kvno, |ledger, _, _| {
+                    ledger.prune(principal, kvno, exposed_until);
+                })
+                .await?;
+            }
+        }
+        Ok(Took::Step)
+    }
+
+    async fn make(&self, principal: &Principal) -> Result<(), WalkError> {
+        let next = self.0.book.read(|ledger| ledger.principal(principal).map(|p| p.next_kvno()));
+        let Some(next) = next else { return Ok(()) };
+        let kvno =
+            next.map_err(|source| WalkError::Numbers { principal: principal.clone(), source })?;
+        if kvno > super::KVNO_ALERT {
+            tracing::warn!(%principal, %kvno, "readers with 8-bit key numbers take it for another");
+        }
+        let made_at = self.0.book.now().wall;
+        let keyset = Keyset::random(kvno, &self.0.enctypes, &*self.0.entropy, made_at);
+        let line = Record::new(Event::KeyMade, Actor::Broker).enctypes(self.0.enctypes.clone());
+        self.record(principal, line, kvno, |ledger, _, now| {
+            // used meanwhile: the next step makes another
+            let _ = ledger.add_keyset(principal, keyset, now);
+        })
+        .await
+    }
+
+    /// Moves a keyset on. Entering a phase that changes keytabs is followed by pushes, made
+    /// by the wait that comes next.
+    async fn enter(
+        &self,
+        principal: &Principal,
+        kvno: Kvno,
+        phase: Phase,
+        event: Event,
+        detail: &str,
+    ) -> Result<(), WalkError> {
+        let line = Record::new(event, Actor::Broker).detail(detail);
+        self.record(principal, line, kvno, |ledger, _, now| {
+            ledger.enter_phase(principal, kvno, phase, now);
+        })
+        .await
+    }
+
+    /// Sets the key at the KDC and sees that every KDC uses it.
+    async fn set(
+        &self,
+        principal: &Principal,
+        kvno: Kvno,
+        turn: &mut Turn,
+    ) -> Result<Took, WalkError> {
+        let Some((keyset, attributes, since, first)) = self.0.book.read(|ledger| {
+            let managed = ledger.principal(principal)?;
+            let held = managed.keysets.get(&kvno)?;
+            let (keyset, attributes) = (held.keyset.clone(), managed.attributes.clone());
+            Some((keyset, attributes, held.since, !managed.is_ready()))
+        }) else {
+            return Ok(Took::Step);
+        };
+        if turn.set != Some(kvno) {
+            match self.set_at_kdc(principal, &keyset, &attributes, first).await {
+                Ok(()) => turn.set = Some(kvno),
+                Err(KdcError::KvnoInTheWay { found, .. }) => {
+                    return self.give_way(principal, kvno, found).await;
+                }
+                Err(source) => {
+                    return Err(WalkError::Kdc { principal: principal.clone(), source });
+                }
+            }
+        }
+        // A first key was verified at kadmin; nobody can have tickets under another.
+        if !first && let Some(pause) = self.lagging(principal, kvno, since).await {
+            return Ok(Took::Nothing(pause));
+        }
+        turn.pushed.clear();
+        self.record_current(principal, kvno).await?;
+        Ok(Took::Step)
+    }
+
+    async fn set_at_kdc(
+        &self,
+        principal: &Principal,
+        keyset: &Keyset,
+        attributes: &Attributes,
+        first: bool,
+    ) -> Result<(), KdcError> {
+        let admin = &self.0.admin;
+        if first {
+            match admin.inspect(principal).await? {
+                None => admin.create(principal, attributes).await?,
+                Some(state) if state.kvno.is_none_or(|found| found == keyset.kvno) => {}
+                // somebody else's, or ours of a store that is gone: an operator must say
+                Some(_) => {
+                    let principal = principal.clone();
+                    return Err(KdcError::NotRecorded { principal });
+                }
+            }
+        }
+        admin.activate(principal, keyset, attributes).await
+    }
+
+    /// The KDC has a number that is not below ours: ours is burnt, the next is above both.
+    async fn give_way(
+        &self,
+        principal: &Principal,
+        kvno: Kvno,
+        found: Kvno,
+    ) -> Result<Took, WalkError> {
+        tracing::warn!(%principal, %kvno, %found, "the KDC's key was changed by somebody else");
+        let line = Record::new(Event::KeyBurnt, Actor::Broker)
+            .detail(&format!("the KDC has kvno {found}, set by somebody else"));
+        self.record(principal, line, kvno, |ledger, _, now| {
+            ledger.seen_at_kdc(principal, found);
+            ledger.burn(principal, kvno, now);
+        })
+        .await?;
+        self.push_all(principal).await?;
+        Ok(Took::Step)
+    }
+
+    /// How long to wait for KDCs that do not use `kvno` yet; `None` when all do. One that
+    /// answers with an older key is waited for without an end, since that key still works
+    /// there; one that does not answer only for the propagation time.
+    async fn lagging(
+        &self,
+        principal: &Principal,
+        kvno: Kvno,
+        since: SystemTime,
+    ) -> Option<Duration> {
+        let seen = self.0.kdc.observe(principal).await;
+        let now = self.0.book.now().wall;
+        let waited = now.duration_since(since).unwrap_or_default();
+        let overdue = waited >= self.0.times.kdc_propagation;
+        let lags: Vec<String> = seen.iter().filter_map(|one| lag(one, kvno, overdue)).collect();
+        if lags.is_empty() {
+            return None;
+        }
+        self.waits(principal, lags.join(", "));
+        if overdue {
+            tracing::warn!(%principal, lags = lags.join(", "), "a KDC has not taken over a key");
+        }
+        Some((waited / 4).clamp(LOOK_AGAIN.0, LOOK_AGAIN.1))
+    }
+
+    /// The KDCs use the key: leases that waited for it are revoked in the same round.
+    async fn record_current(&self, principal: &Principal, kvno: Kvno) -> Result<(), WalkError> {
+        let line = Record::new(Event::KeyCurrent, Actor::Broker);
+        self.record(principal, line, kvno, |ledger, lines, now| {
+            let retired = ledger.became_current(principal, kvno, now);
+            if !retired.is_empty() {
+                let line = Record::new(Event::KeyRetiring, Actor::Broker);
+                lines.push(line.principal(principal).kvnos(retired));
+            }
+            for id in ledger.finish_revoking(principal) {
+                if let Some(lease) = ledger.lease(&id) {
+                    lines.push(audit::of_lease(Event::LeaseRevoked, Actor::Broker, lease));
+                }
+            }
+        })
+        .await
+    }
+
+    /// Waits, after pushing to the holders that the wait is for.
+    async fn wait(
+        &self,
+        principal: &Principal,
+        turn: &mut Turn,
+        until: SystemTime,
+        what: Waiting,
+    ) -> Result<Took, WalkError> {
+        let text = what.to_string();
+        self.waits(principal, text);
+        let (awaited, from) = match what {
+            Waiting::Acknowledgements { kvno, from } => (Awaited::Has(kvno), from),
+            Waiting::Removal { kvno, from } => (Awaited::Lacks(kvno), from),
+            Waiting::Tickets { kvno } => (Awaited::Has(kvno), Vec::new()),
+        };
+        let owed: Vec<LeaseId> = self.0.book.read(|ledger| {
+            let stream = |id: &LeaseId| ledger.session(&ledger.lease(id)?.holder.node)?.stream;
+            let owed = |id: &LeaseId| {
+                stream(id).is_some_and(|stream| !turn.pushed.contains(&(awaited, *id, stream)))
+            };
+            from.into_iter().filter(owed).collect()
+        });
+        if !owed.is_empty() {
+            let pushed = self.push(principal, &owed).await?;
+            turn.pushed.extend(pushed.into_iter().map(|(id, stream)| (awaited, id, stream)));
+        }
+        let now = self.0.book.now().wall;
+        Ok(Took::Nothing(until.duration_since(now).unwrap_or_default().max(LOOK_AGAIN.0)))
+    }
+
+    async fn push_all(&self, principal: &Principal) -> Result<(), WalkError> {
+        let holders = self.0.book.read(|ledger| ledger.live_with(principal));
+        self.push(principal, &holders).await.map(drop)
+    }
+
+    async fn push(
+        &self,
+        principal: &Principal,
+        leases: &[LeaseId],
+    ) -> Result<Vec<(LeaseId, StreamId)>, WalkError> {
+        let store = |source| WalkError::Store { principal: principal.clone(), source };
+        self.0.pusher.push(leases).await.map_err(store)
+    }
+
+    async fn record(
+        &self,
+        principal: &Principal,
+        line: Record,
+        kvno: Kvno,
+        change: impl FnOnce(&mut crate::ledger::Ledger, &mut Lines, SystemTime),
+    ) -> Result<(), WalkError> {
+        self.0
+            .book
+            .commit(|ledger, lines, now| {
+                lines.push(line.principal(principal).kvnos([kvno]));
+                change(ledger, lines, now.wall);
+            })
+            .await
+            .map_err(|source| WalkError::Store { principal: principal.clone(), source })
+    }
+
+    fn waits(&self, principal: &Principal, what: String) {
+        self.0.book.note(|ledger, _| ledger.set_waiting(principal, Some(what)));
+    }
+
+    fn walk_of(&self, principal: &Principal) -> Arc<Walk> {
+        self.lock().entry(principal.clone()).or_default().clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Principal, Arc<Walk>>> {
+        self.0.walks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// 0 to 1, by chance.
+    fn chance(&self) -> f64 {
+        let mut byte = [0];
+        self.0.entropy.fill(&mut byte);
+        f64::from(byte[0]) / 255.0
+    }
+}
+
+/// Why a KDC is still waited for, if it is.
+fn lag(seen: &Observation, kvno: Kvno, overdue: bool) -> Option<String> {
+    let kdc = &seen.kdc;
+    match &seen.kvno {
+        Ok(Some(found)) if *found >= kvno => None,
+        Ok(Some(found)) => Some(format!("{kdc} still has kvno {found}")),
+        Ok(None) => Some(format!("{kdc} does not know it yet")),
+        Err(_) if overdue => None,
+        Err(why) => Some(format!("{kdc} does not say which key it has: {why}")),
+    }
+}

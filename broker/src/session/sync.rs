@@ -1,0 +1,242 @@
+//! One node's stream: Hello, heartbeats, acknowledgements and Goodbye come in; pushes, wipes
+//! and fences go out.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use krb_proto::{Generation, LeaseId, NodeName, Principal, duration, v1};
+use tokio::sync::mpsc;
+use tokio_stream::{Stream, StreamExt};
+use v1::{sync_request::Event as Said, sync_response::Event as Told};
+
+use super::{
+    StreamId, Times,
+    attach::{Attach, Hello},
+    hub::Hub,
+};
+use crate::{
+    audit::{Actor, Event, Record},
+    keys::walker::Walker,
+    ledger::{Acknowledged, book::Book},
+    material::{self, Pusher},
+    store::committer::CommitError,
+};
+
+/// The most leases that one inventory may name: a node does not run more pods.
+const MAX_INVENTORY: usize = 10_000;
+
+/// What serves the streams.
+#[derive(Clone)]
+pub struct Syncing {
+    /// The ledger.
+    pub book: Book,
+    /// Which stream a node can be reached by.
+    pub hub: Arc<Hub>,
+    /// The way to the nodes.
+    pub pusher: Pusher,
+    /// Whose walks wait for acknowledgements.
+    pub walker: Walker,
+    /// The spans of a session.
+    pub times: Times,
+}
+
+/// How an attach ended.
+pub enum Attached {
+    /// The stream is the node's; what goes out comes out of the receiver.
+    Welcome(StreamId, mpsc::Receiver<v1::SyncResponse>),
+    /// The agent wipes and comes again.
+    Fenced(Generation),
+    /// Too many agents under one name.
+    Wait,
+}
+
+impl Syncing {
+    /// Attaches a stream by its Hello: the node's other streams end.
+    ///
+    /// # Errors
+    /// When the record can't be made durable.
+    pub async fn attach(&self, node: &NodeName, hello: &v1::Hello) -> Result<Attached, CommitError> {
+        let stream = self.hub.new_stream();
+        let said = Hello {
+            boot_id: krb_proto::text::shown(&hello.boot_id),
+            instance: krb_proto::text::shown(&hello.instance),
+            generation: hello.generation.map(Generation),
+        };
+        let (answer, max_until) = self
+            .book
+            .commit(|ledger, lines, now| {
+                let answer = ledger.attach(node, &said, stream, now);
+                let event = match answer {
+                    Attach::Welcome { .. } => Event::SessionAttached,
+                    Attach::Fenced { .. } => Event::SessionFenced,
+                    Attach::Wait => Event::SessionRefused,
+                };
+                let mut line = Record::new(event, Actor::Node(node.clone())).node(node);
+                if let Attach::Welcome { generation } | Attach::Fenced { generation } = answer {
+                    line = line.generation(generation);
+                }
+                lines.push(line.detail(&format!("boot {} instance {}", said.boot_id, said.instance)));
+                let session = ledger.session(node);
+                let until = session.map(|session| session.max_until(&self.times));
+                (answer, until.and_then(|until| until.duration_since(now.wall).ok()))
+            })
+            .await?;
+        Ok(match answer {
+            Attach::Welcome { generation } => {
+                let receiver = self.hub.attach(node, stream);
+                self.tell(node, welcome(generation, max_until.unwrap_or_default(), &self.times));
+                self.take_inventory(node, stream, &hello.inventory).await?;
+                Attached::Welcome(stream, receiver)
+            }
+            Attach::Fenced { generation } => Attached::Fenced(generation),
+            Attach::Wait => Attached::Wait,
+        })
+    }
+
+    /// What the agent has is compared with what it is to have: what is unknown is wiped, what
+    /// is old is pushed anew, what is missing waits to be claimed.
+    async fn take_inventory(
+        &self,
+        node: &NodeName,
+        stream: StreamId,
+        inventory: &[v1::InventoryItem],
+    ) -> Result<(), CommitError> {
+        let items: Vec<(LeaseId, &v1::InventoryItem)> = inventory
+            .iter()
+            .take(MAX_INVENTORY)
+            .filter_map(|item| Some((item.lease_id.parse().ok()?, item)))
+            .collect();
+        let claimed: BTreeSet<LeaseId> = items.iter().map(|(id, _)| *id).collect();
+        let strangers = self.book.note(|ledger, now| ledger.take_inventory(node, &claimed, now));
+        for id in &strangers {
+            let reason = if self.book.read(|l| l.lease(id).is_some()) { "ENDED" } else { "UNKNOWN_LEASE" };
+            let wipe = v1::Wipe { lease_id: id.to_string(), reason: reason.to_owned() };
+            self.tell(node, Told::Wipe(wipe));
+        }
+        let mut old = Vec::new();
+        for (id, item) in items.iter().filter(|(id, _)| !strangers.contains(id)) {
+            if self.pusher.digest(id).as_deref() == Some(item.keytab_digest.as_slice()) {
+                self.acknowledged(stream, id, &item.principals);
+            } else {
+                old.push(*id);
+            }
+        }
+        if !old.is_empty() {
+            self.pusher.push(&old).await?;
+        }
+        let principals: BTreeSet<Principal> = self.book.read(|ledger| {
+            let lease = |id: &LeaseId| ledger.lease(id);
+            claimed.iter().filter_map(lease).flat_map(|lease| lease.principals.clone()).collect()
+        });
+        self.wake(&principals);
+        Ok(())
+    }
+
+    /// Serves a stream that is attached, until it ends.
+    pub async fn serve(
+        &self,
+        node: &NodeName,
+        stream: StreamId,
+        mut said: impl Stream<Item = Result<v1::SyncRequest, tonic::Status>> + Unpin,
+    ) {
+        // An agent that says nothing for as long as makes its node silent is gone: whatever
+        // still comes on this stream then does not count.
+        while let Ok(Some(Ok(message))) = tokio::time::timeout(self.silence(), said.next()).await {
+            let current = self.book.read(|ledger| ledger.is_current_stream(node, stream));
+            if !current || !self.hear(node, stream, message).await {
+                break;
+            }
+        }
+        self.hub.detach(node, stream);
+        self.book.note(|ledger, _| ledger.stream_ended(node, stream));
+    }
+
+    fn silence(&self) -> Duration {
+        self.times.silent_after + self.times.lost_after
+    }
+
+    /// Takes one message in. False when the stream is to end.
+    async fn hear(&self, node: &NodeName, stream: StreamId, message: v1::SyncRequest) -> bool {
+        match message.event {
+            Some(Said::Heartbeat(_)) => self.heartbeat(node, stream),
+            Some(Said::Acknowledgement(ack)) => self.acknowledgement(node, stream, &ack),
+            Some(Said::Goodbye(goodbye)) => {
+                self.goodbye(node, stream, goodbye.reason()).await;
+                false
+            }
+            Some(Said::Hello(_)) | None => false,
+        }
+    }
+
+    fn heartbeat(&self, node: &NodeName, stream: StreamId) -> bool {
+        let heard = self.book.note(|ledger, now| {
+            let until = ledger.heard(node, stream, now, &self.times).ok()?;
+            until.duration_since(now.wall).ok()
+        });
+        let Some(max_until) = heard else { return false };
+        let reply = v1::HeartbeatReply { max_until: Some(duration(max_until)) };
+        self.tell(node, Told::HeartbeatReply(reply));
+        true
+    }
+
+    /// An acknowledgement counts for a lease of the node, on the stream and generation that
+    /// it was pushed on, and for what the lease is to have now.
+    fn acknowledgement(&self, node: &NodeName, stream: StreamId, ack: &v1::Acknowledgement) -> bool {
+        let Ok(id) = ack.lease_id.parse::<LeaseId>() else { return false };
+        let counts = self.book.read(|ledger| {
+            let own = ledger.lease(&id).is_some_and(|lease| &lease.holder.node == node);
+            own && ledger.check_session(node, Generation(ack.generation)).is_ok()
+        });
+        if counts && self.pusher.digest(&id).as_deref() == Some(ack.keytab_digest.as_slice()) {
+            let principals = self.acknowledged(stream, &id, &ack.principals);
+            self.wake(&principals);
+        }
+        true
+    }
+
+    fn acknowledged(
+        &self,
+        stream: StreamId,
+        id: &LeaseId,
+        said: &[v1::PrincipalKeys],
+    ) -> BTreeSet<Principal> {
+        let kvnos = material::kvnos(said);
+        let principals = kvnos.keys().cloned().collect();
+        self.book.note(|ledger, _| ledger.acknowledge(id, Acknowledged { stream, kvnos }));
+        principals
+    }
+
+    /// Walks that wait for a holder look again.
+    fn wake(&self, principals: &BTreeSet<Principal>) {
+        for principal in principals {
+            if self.book.read(|ledger| ledger.waiting(principal).is_some()) {
+                self.walker.kick(principal);
+            }
+        }
+    }
+
+    async fn goodbye(&self, node: &NodeName, stream: StreamId, reason: v1::goodbye::Reason) {
+        let empty = reason == v1::goodbye::Reason::Empty;
+        // A failed store ends the broker; the silence that follows is judged after it.
+        let _ = self
+            .book
+            .commit(|ledger, lines, _| {
+                let left = empty && ledger.goodbye_empty(node, stream);
+                let event = if left { Event::SessionLeft } else { Event::SessionGoodbye };
+                let line = Record::new(event, Actor::Node(node.clone())).node(node);
+                lines.push(line.detail(reason.as_str_name()));
+            })
+            .await;
+    }
+
+    fn tell(&self, node: &NodeName, event: Told) {
+        self.hub.send(node, event);
+    }
+}
+
+fn welcome(generation: Generation, max_until: Duration, times: &Times) -> Told {
+    Told::Welcome(v1::Welcome {
+        generation: generation.0,
+        heartbeat_interval: Some(duration(times.heartbeat)),
+        max_until: Some(duration(max_until)),
+    })
+}

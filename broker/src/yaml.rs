@@ -1,0 +1,89 @@
+//! YAML from outside: read under a budget, with the spellings that Kubernetes accepts.
+//!
+//! Documents become [`Value`]s, so that what is not understood can be kept. A key given
+//! twice, an alias bomb or a document that is too deep is an error. `yes` and `on` are
+//! texts, not booleans: kubectl quotes them, and a value must not change by being read.
+
+use serde_json::Value;
+
+/// The documents of a text, without the empty ones.
+///
+/// # Errors
+/// When the text is no YAML or goes over the budget.
+pub fn documents(text: &str) -> Result<Vec<Value>, InvalidYaml> {
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_documents: 100_000,
+            max_events: 8_000_000,
+            max_nodes: 4_000_000,
+            max_depth: 64,
+            max_aliases: 1_000,
+            max_anchors: 1_000,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: 100_000,
+            max_replay_stack_depth: 16,
+        },
+        strict_booleans: true,
+        legacy_octal_numbers: true,
+        with_snippet: false,
+    };
+    serde_saphyr::from_multiple_with_options(text, options)
+        .map_err(|error| InvalidYaml { detail: one_line(&error.to_string()) })
+}
+
+/// The documents as one text, divided by `---`; strings that YAML 1.1 would take for
+/// something else are quoted.
+///
+/// # Errors
+/// When a value can't be written; none that [`documents`] gave is such.
+pub fn text(documents: &[Value]) -> Result<String, InvalidYaml> {
+    serde_saphyr::to_string_multiple(&documents)
+        .map_err(|error| InvalidYaml { detail: one_line(&error.to_string()) })
+}
+
+fn one_line(text: &str) -> String {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.join(" ").chars().filter(|c| !c.is_control()).take(300).collect()
+}
+
+/// The text is no YAML that is read here.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("is no YAML: {detail}")]
+pub struct InvalidYaml {
+    /// What the parser said, in one line.
+    pub detail: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn documents_are_read_as_kubernetes_means_them() {
+        let read = documents("---\na: yes\nmode: 0644\nb: \"01\"\n---\n---\n- 1\n").unwrap();
+        assert_eq!(read, [json!({"a": "yes", "mode": 420, "b": "01"}), json!([1])]);
+    }
+
+    #[test]
+    fn what_was_read_is_written_with_its_types() {
+        let value = json!({"a": "yes", "b": "0123", "c": "true", "d": true, "e": "12:30", "f": "1_0",
+            "long": "x ".repeat(100), "lines": "a\nb\n", "g": {}, "h": [], "n": null, "t": "~"});
+        let text = text(&[value.clone(), json!({"x": 1})]).unwrap();
+        assert_eq!(documents(&text).unwrap(), [value, json!({"x": 1})], "{text}");
+    }
+
+    #[test]
+    fn a_key_given_twice_and_an_alias_bomb_are_refused() {
+        assert!(documents("a: 1\na: 2\n").is_err());
+        let mut bomb = "a0: &a0 [x, x]\n".to_owned();
+        for i in 1..30 {
+            bomb.push_str(&format!("a{i}: &a{i} [*a{}, *a{}]\n", i - 1, i - 1));
+        }
+        assert!(documents(&bomb).is_err());
+        let error = documents("a: [1\nb: 2").unwrap_err().to_string();
+        assert!(!error.contains('\n'), "{error}");
+    }
+}

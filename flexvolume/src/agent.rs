@@ -1,0 +1,108 @@
+//! Asking the node's agent, over its socket: one request, one reply, one connection.
+//!
+//! The agent is trusted to be root's, because the socket lies in a directory of root's. It may
+//! be away, be restarted in the middle, or hang: nothing here waits past a deadline.
+
+use std::{
+    io::{self, Read},
+    os::unix::net::UnixStream,
+    time::Duration,
+};
+
+use krb_proto::driver::{Call, Fill, Forget, Reply, Request, SOCKET, read_frame, write_frame};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with,
+    sockopt::{Timeout, set_socket_timeout},
+};
+
+use crate::{clock::Deadline, failure::Failure, target::Target};
+
+/// How long an unmount waits for the agent, which learns of the end by itself if need be.
+const FORGET_LIMIT: Duration = Duration::from_secs(1);
+
+/// How often a wait for the agent looks up.
+const SLICE: Duration = Duration::from_millis(100);
+
+/// A connection to the agent, for one request.
+#[derive(Debug)]
+pub struct Agent(UnixStream);
+
+impl Agent {
+    /// Connects. No step on the connection lasts longer than a [`SLICE`]; a request fits into
+    /// the socket's buffer, so only an agent that takes no connections uses one up.
+    ///
+    /// # Errors
+    /// [`Failure::AgentAway`].
+    pub fn connect() -> Result<Self, Failure> {
+        dial().map(Self).map_err(|_| Failure::AgentAway)
+    }
+
+    /// Has a mounted volume filled. The agent gives the same lease each time it is asked.
+    ///
+    /// It ends early, as if the agent were away, when `give_up` says so.
+    ///
+    /// # Errors
+    /// [`Failure::Refused`] with the agent's text; [`Failure::AgentGarbled`];
+    /// [`Failure::AgentAway`] when it hangs up or the deadline passes.
+    pub fn fill(
+        self,
+        target: &Target,
+        deadline: &Deadline,
+        give_up: &dyn Fn() -> bool,
+    ) -> Result<(), Failure> {
+        let fill = Fill {
+            target: target.as_str().to_owned(),
+            pod_uid: target.uid.to_string(),
+            volume: target.volume.to_string(),
+        };
+        match self.ask(Call::Fill(fill), deadline, give_up) {
+            Ok(reply) if reply.failure.is_empty() => Ok(()),
+            Ok(reply) => Err(Failure::Refused(reply.failure)),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(Failure::AgentGarbled),
+            Err(_) => Err(Failure::AgentAway),
+        }
+    }
+
+    fn ask(self, call: Call, deadline: &Deadline, give_up: &dyn Fn() -> bool) -> io::Result<Reply> {
+        let mut stream = self.0;
+        write_frame(&mut stream, &Request { call: Some(call) })?;
+        read_frame(&mut Patient { stream, deadline, give_up })
+    }
+}
+
+/// Tells the agent, once and briefly, that the volume is going. Its answer changes nothing.
+pub fn forget(target: &Target) {
+    if let Ok(agent) = Agent::connect() {
+        let forget = Forget { target: target.as_str().to_owned() };
+        let _ = agent.ask(Call::Forget(forget), &Deadline::after(FORGET_LIMIT), &|| false);
+    }
+}
+
+fn dial() -> io::Result<UnixStream> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    set_socket_timeout(&socket, Timeout::Send, Some(SLICE))?; // bounds connect as well
+    set_socket_timeout(&socket, Timeout::Recv, Some(SLICE))?;
+    connect(&socket, &SocketAddrUnix::new(SOCKET)?)?;
+    Ok(UnixStream::from(socket))
+}
+
+/// A stream that is read slice by slice until the deadline, or until it is given up.
+struct Patient<'a> {
+    stream: UnixStream,
+    deadline: &'a Deadline,
+    give_up: &'a dyn Fn() -> bool,
+}
+
+impl Read for Patient<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.stream.read(buffer) {
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock
+                        && self.deadline.left().is_some()
+                        && !(self.give_up)() => {}
+                outcome => return outcome,
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! `mount`: the volume is there and filled, or nothing is there and a reason is given.
+//!
+//! Kubelet takes any mount that it finds, at a retry or after its own restart, for a success
+//! and starts the containers. So nothing is mounted before the agent takes the connection, it
+//! comes off when the agent goes away in the middle, and whatever else goes wrong takes
+//! everything off before the answer is given.
+
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use crate::{
+    agent::{self, Agent},
+    clock::{Deadline, Waits},
+    failure::Failure,
+    layers::Layers,
+    lock::Lock,
+    log,
+    target::Target,
+};
+
+const FIRST_WAIT: Duration = Duration::from_millis(20);
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
+
+/// Mounts the volume and has the agent fill it. A volume that is there already, since another
+/// driver was quicker, is filled again: the agent gives the same lease.
+///
+/// # Errors
+/// Every [`Failure`] but those of the command line.
+pub fn mount(target: &Target, deadline: &Deadline) -> Result<(), Failure> {
+    let lock = Lock::for_mount(target, deadline).map_err(|errno| match errno {
+        Errno::WOULDBLOCK => Failure::Busy,
+        errno => Failure::system("locking the volume")(errno),
+    })?;
+    let layers = Layers::find(target)?;
+    let undo = Undo { target, layers: &layers };
+    let was_there = layers.is_tmpfs()?;
+
+    let filled = fill(target, &layers, &lock, deadline);
+    let outcome = if lock.is_marked() { Err(Failure::Unmounted) } else { filled };
+    let Err(failure) = outcome else {
+        undo.not_needed();
+        return Ok(());
+    };
+    drop(undo);
+    if may_hold_a_lease(&failure, was_there) {
+        agent::forget(target);
+    }
+    Err(failure)
+}
+
+/// Tries as long as the agent is away.
+fn fill(target: &Target, layers: &Layers, lock: &Lock, deadline: &Deadline) -> Result<(), Failure> {
+    let mut waits = Waits::between(FIRST_WAIT, LONGEST_WAIT);
+    loop {
+        match fill_once(target, layers, lock, deadline) {
+            Err(Failure::AgentAway) if !lock.is_marked() && waits.wait(deadline) => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+fn fill_once(
+    target: &Target,
+    layers: &Layers,
+    lock: &Lock,
+    deadline: &Deadline,
+) -> Result<(), Failure> {
+    let agent = Agent::connect()?;
+    if !layers.is_tmpfs()? {
+        layers.take_off()?; // nothing, or what is not ours
+        layers.mount_tmpfs()?;
+    }
+    layers.make_directories()?;
+    let filled = agent.fill(target, deadline, &|| lock.is_marked());
+    if filled == Err(Failure::AgentAway) {
+        layers.take_off()?;
+    }
+    filled
+}
+
+/// Whether the agent may hold a lease for a volume that could not be mounted.
+fn may_hold_a_lease(failure: &Failure, was_there: bool) -> bool {
+    match failure {
+        Failure::AgentAway => false, // nobody to tell
+        Failure::Refused(_) => was_there,
+        _ => true,
+    }
+}
+
+/// Takes everything off when it is dropped, by a failure as by a panic.
+struct Undo<'a> {
+    target: &'a Target,
+    layers: &'a Layers,
+}
+
+impl Undo<'_> {
+    /// The volume stays.
+    fn not_needed(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        if let Err(trouble) = self.layers.take_off() {
+            log::note(&format!("mount {}, undoing it", self.target), &trouble);
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The driver's calls, each answer and what it leaves on the node, against the real binary.
+//!
+//! Every story runs in a mount namespace of its own. That each answer is exactly one JSON
+//! object, with nothing on stderr, is checked in all of them.
+
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+mod answers;
+mod mount;
+mod races;
+mod unmount;
+mod world;
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
+
+use krb_proto::driver::{Call, DIRECTORIES, Fill, Forget};
+use world::{Act, KUBELET, TARGET, UID, answer, options, story, story_without_noswap, until};
+
+const AWAY: &str =
+    "krb-broker's agent on this node does not answer; kubelet tries again (AGENT_UNAVAILABLE)";
+const LINK: &str = "the volume's path has a link or a file in it (TARGET_REFUSED)";
+const UNMOUNTED: &str = "the volume was unmounted while it was being mounted (UNMOUNTED)";
+
+fn willing(_: &Call) -> Act {
+    Act::Reply("")
+}
+
+fn a_fill() -> Call {
+    let (target, pod_uid, volume) = (TARGET.to_owned(), UID.to_owned(), "creds".to_owned());
+    Call::Fill(Fill { target, pod_uid, volume })
+}
+
+fn a_forget() -> Call {
+    Call::Forget(Forget { target: TARGET.to_owned() })
+}
