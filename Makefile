@@ -23,7 +23,7 @@ SEED ?= 1
 
 # Integration tests of their own; every other file in tests/tests is a story.
 CLUSTER_TESTS := cluster
-STORIES := $(filter-out $(CLUSTER_TESTS),$(notdir $(basename $(wildcard tests/tests/*.rs))))
+STORIES := $(filter-out $(CLUSTER_TESTS),$(notdir $(basename $(wildcard tests/tests/*.rs tests/tests/*/main.rs))))
 LONG := $(filter torture simulate fuzz,$(notdir $(basename $(wildcard tests/src/bin/*))))
 
 .PHONY: help build driver packages packages-cluster packages-python cluster-binaries

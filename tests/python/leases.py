@@ -9,12 +9,16 @@ the server's reflection service, as grpcurl learns it. So it fails when reflecti
     leases.py ... services
     leases.py ... call krb.broker.v1.StatusService/GetStatus '{}'
 
-A failed call ends with exit code 2 and one line on standard error: `CODE REASON: message`.
+A failed call ends with exit code 2 and one line on standard error, `CODE REASON: message`; a request that
+can't be made, with exit code 1 and one line.
 """
 
 import argparse
 import json
+import os
 import sys
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # the C core's own log; read when it is loaded
 
 import grpc
 from google.protobuf import json_format
@@ -34,6 +38,9 @@ def main():
     except CallFailed as failure:
         print(failure, file=sys.stderr)
         return 2
+    except (LookupError, ValueError, json_format.ParseError) as problem:
+        print(problem, file=sys.stderr)
+        return 1
     return 0
 
 

@@ -1,3 +1,4 @@
 //! Runs krb-broker on real parts.
 
+pub mod cluster;
 pub mod realm;
