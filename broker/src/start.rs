@@ -11,13 +11,16 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api::ServeError,
     audit::{Actor, AuditError, Event, Record},
-    clock::Now,
+    clock::{Clock, Entropy, Now},
     config::{Config, StoreConfig},
     entitlement::problems::Problems,
     kdc::{
         KdcError,
+        client::{ClientSettings, RealmClient},
+        gate::Gate,
         mit::{MitAdmin, MitSettings, SettingsError, StartupCheck, Timeouts},
     },
+    krb5::{exchange::TicketOptions, transport::Limits},
     ledger::{
         Ledger,
         book::Book,
@@ -30,6 +33,7 @@ use crate::{
         seal::{MasterKeyFile, Sealer, Volume},
         sled::SledConfig,
     },
+    tickets::{AccountKeyError, read_keys},
 };
 
 /// Why the broker does not run, or no longer.
@@ -70,6 +74,9 @@ pub enum StartError {
     /// The way to the realm can't be set up.
     #[error("the realm")]
     Realm(#[from] SettingsError),
+    /// The admin keytab can't be used.
+    #[error("the admin keytab")]
+    AdminKeytab(#[from] AccountKeyError),
     /// What was found at the KDC forbids to run.
     #[error("{0}")]
     Refused(String),
@@ -217,6 +224,30 @@ pub(crate) fn mit_settings(config: &Config) -> MitSettings {
         timeouts: Timeouts::default(),
     }
 }
+
+/// The client of the KDCs; the broker's own principal is the one that sees kvnos.
+pub(crate) fn realm_client(
+    config: &Config,
+    gate: Arc<Gate>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+) -> Result<RealmClient, StartError> {
+    let realm = &config.realm;
+    let observer = read_keys(&realm.admin_keytab, realm.admin_principal.clone())?;
+    let settings = ClientSettings {
+        realm: realm.name.clone(),
+        kdcs: realm.kdcs.clone(),
+        observer,
+        options: TicketOptions::default(),
+        limits: Limits::default(),
+        clock_skew: realm.walk.clock_skew,
+        gate_wait: GATE_WAIT,
+    };
+    Ok(RealmClient::new(settings, gate, clock, entropy))
+}
+
+/// How long a request may wait at the gate to the KDC.
+const GATE_WAIT: Duration = Duration::from_secs(20);
 
 /// Waits for the first end: the server's, a refusal at the KDC, a store that fails, or `stop`
 /// (which ends the server).
