@@ -6,11 +6,11 @@
 //!
 //! Nothing of kadm5 or of ASN.1 shows through.
 
+pub mod client;
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
-pub mod client;
 pub mod gate;
 pub mod mit;
 
