@@ -170,6 +170,20 @@ fn a_store_that_existed_is_never_started_empty() {
 }
 
 #[test]
+fn a_fill_from_the_snapshot_that_was_cut_short_is_begun_again() {
+    let world = World::filled();
+    fs::remove_dir_all(world.path("db")).unwrap();
+    let half = world.raw();
+    half.raw().insert(b"rhalf", b"filled").unwrap();
+    half.raw().flush().unwrap();
+    drop(half);
+    let loaded = world.open().load().unwrap();
+    let recovery = loaded.recovery.unwrap();
+    assert_eq!((loaded.records.len(), recovery.sequence), (200, 2));
+    assert_eq!(recovery.moved_to.as_ref(), world.broken().first(), "moved, not removed");
+}
+
+#[test]
 fn a_broken_snapshot_gives_way_to_the_one_before() {
     let world = World::filled();
     let store = world.open();
