@@ -154,6 +154,19 @@ async fn nothing_is_gone_while_a_file_was_never_readable() {
 }
 
 #[tokio::test]
+async fn a_minute_in_which_a_file_was_unreadable_does_not_count() {
+    let world = World::new();
+    assert_eq!(world.look("uid-9").await, Sighting::Missing);
+    world.clock.advance(30 * SECOND);
+    world.write("new.yaml", "a: [");
+    world.here().await;
+    world.write("new.yaml", "");
+    world.here().await;
+    world.clock.advance(40 * SECOND);
+    assert_eq!(world.look("uid-9").await, Sighting::Missing, "it may have been in that file");
+}
+
+#[tokio::test]
 async fn a_directory_that_is_away_makes_pods_unavailable_and_not_gone() {
     let world = World::new();
     world.here().await;
