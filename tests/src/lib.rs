@@ -1,5 +1,6 @@
 //! Runs krb-broker on real parts.
 
 pub mod cluster;
+pub mod fuzz;
 pub mod realm;
 pub mod world;
