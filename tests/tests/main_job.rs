@@ -12,7 +12,12 @@ async fn a_pod_that_asks_for_a_keytab_and_a_ticket_gets_both_and_gives_them_back
     let pod = world.pod("web-0", "node-a")?;
 
     let answer = world.node("node-a").mount(&pod)?;
-    assert!(answer.is_success(), "{answer:?}\n{}\n{}", world.broker.log(), world.node("node-a").log());
+    assert!(
+        answer.is_success(),
+        "{answer:?}\n{}\n{}",
+        world.broker.log(),
+        world.node("node-a").log()
+    );
 
     let tools = krb_tests::realm::packages::root().join("usr/bin");
     let node = world.node("node-a");

@@ -19,17 +19,17 @@ pub fn command(node: &Node, pod: &Pod, path: &str, script: &str) -> Command {
     let group = pod.object["spec"]["securityContext"]["runAsGroup"].as_u64().unwrap_or(0);
     // The volume is kept at hand while /run and /var/spool are made the container's own.
     let mut set_up = format!(
-        "set -e; mkdir -p /run/volume; mount --bind '{target}' /run/volume; \
-         mount -t tmpfs tmpfs /var/spool; "
+        "set -e; mount --bind '{target}' /mnt; mount -t tmpfs -o mode=755 tmpfs /run; \
+         mount -t tmpfs -o mode=755 tmpfs /var/spool; "
     );
     for (at, part, read_only) in pod.mounts() {
-        set_up += &format!("mkdir -p '{at}'; mount --bind '/run/volume/{part}' '{at}'; ");
+        set_up += &format!("mkdir -p '{at}'; mount --bind '/mnt/{part}' '{at}'; ");
         if read_only {
             set_up += &format!("mount -o remount,bind,ro '{at}'; ");
         }
     }
     set_up += &format!(
-        "umount -l /run/volume; exec setpriv --reuid {user} --regid {group} --clear-groups \
+        "umount -l /mnt; exec setpriv --reuid {user} --regid {group} --clear-groups \
          --no-new-privs --inh-caps=-all -- sh -c \"$0\""
     );
     let mut command = node.command("unshare");

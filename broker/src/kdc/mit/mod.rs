@@ -18,7 +18,7 @@ mod workers;
 
 use std::sync::Arc;
 
-pub use settings::{MitSettings, SettingsError, Timeouts};
+pub use settings::{MitSettings, PROFILE, SettingsError, Timeouts};
 pub use startup::StartupCheck;
 
 use self::link::Link;
