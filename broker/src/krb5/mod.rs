@@ -9,4 +9,9 @@
 //! Nothing here knows of leases, gates or configuration.
 
 pub mod ccache;
+pub mod crypto;
+pub mod exchange;
 pub mod key;
+pub mod keytab;
+pub mod messages;
+pub mod transport;
