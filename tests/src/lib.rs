@@ -1,3 +1,4 @@
 //! Runs krb-broker on real parts.
 
+pub mod adapters;
 pub mod realm;
