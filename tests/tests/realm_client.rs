@@ -16,16 +16,16 @@ use krb_tests::{
 const HOUR: Duration = Duration::from_secs(3_600);
 
 fn name(name: &str) -> Principal {
-    format!("{name}@TEST.EXAMPLE.COM").parse().unwrap()
+    format!("{name}@TEST.EXAMPLE.COM").parse().expect("a principal")
 }
 
 fn account(realm: &Realm, login: &str) -> AccountKeys {
-    let keytab = realm.add_role_account(login).unwrap();
+    let keytab = realm.add_role_account(login).expect("an account");
     account_keys(name(login), &keytab)
 }
 
 fn two_kdcs() -> Realm {
-    Realm::with_options(Options { kdcs: 2, ..Options::default() }).unwrap()
+    Realm::with_options(Options { kdcs: 2, ..Options::default() }).expect("a realm")
 }
 
 #[tokio::test]
