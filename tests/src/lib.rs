@@ -1,6 +1,5 @@
 //! Runs krb-broker on real parts.
 
-pub mod cluster;
-pub mod fuzz;
+pub mod adapters;
 pub mod realm;
 pub mod world;

@@ -9,6 +9,7 @@
 
 mod admin;
 mod codes;
+mod descriptors;
 mod ffi;
 mod link;
 mod reserved;
