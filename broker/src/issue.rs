@@ -242,7 +242,7 @@ impl Issuer {
                     let line = Record::new(Event::NamespacePinned, Actor::Broker);
                     lines.push(line.namespace(namespace).detail(&pod.namespace_uid));
                 }
-                Ok(admitted)
+                Ok::<_, Denial>(admitted)
             })
             .await??;
         Ok(admitted.lease)

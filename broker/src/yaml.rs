@@ -38,7 +38,7 @@ pub fn documents(text: &str) -> Result<Vec<Value>, InvalidYaml> {
 /// # Errors
 /// When a value can't be written; none that [`documents`] gave is such.
 pub fn text(documents: &[Value]) -> Result<String, InvalidYaml> {
-    serde_saphyr::to_string_multiple(&documents)
+    serde_saphyr::to_string_multiple(documents)
         .map_err(|error| InvalidYaml { detail: one_line(&error.to_string()) })
 }
 

@@ -14,6 +14,10 @@ use rustix::{
 /// Deeper than the inodes of a volume allow.
 const DEEPEST: usize = 128;
 
+/// More files than the inodes of a volume allow: a container that makes them as fast as they
+/// are removed can't hold the unmount up.
+const MOST_FILES: usize = 1024;
+
 /// Removes all files below the volume's directories.
 ///
 /// # Errors
@@ -41,7 +45,7 @@ fn files(directory: OwnedFd, device: u64, depth: usize) -> Result<()> {
         return Err(Errno::XDEV);
     }
     let mut outcome = Ok(());
-    for entry in Dir::read_from(&directory)? {
+    for entry in Dir::read_from(&directory)?.take(MOST_FILES) {
         let entry = entry?;
         let name = entry.file_name();
         if name == c"." || name == c".." {
@@ -59,4 +63,30 @@ fn files(directory: OwnedFd, device: u64, depth: usize) -> Result<()> {
         outcome = outcome.and(if done == Err(Errno::NOENT) { Ok(()) } else { done });
     }
     outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::fd::AsFd};
+
+    use super::*;
+
+    #[test]
+    fn neither_a_wide_nor_a_deep_directory_holds_the_driver_up() {
+        let root = tempfile::tempdir().unwrap();
+        let rcache = root.path().join("rcache");
+        fs::create_dir(&rcache).unwrap();
+        for n in 0..MOST_FILES + 10 {
+            fs::write(rcache.join(n.to_string()), "").unwrap();
+        }
+        let held = fs::File::open(root.path()).unwrap();
+        assert_eq!(volume(held.as_fd()), Ok(()));
+        let left = fs::read_dir(&rcache).unwrap().count();
+        assert!((1..=12).contains(&left), "{left}"); // `.` and `..` may count
+        assert_eq!(volume(held.as_fd()), Ok(()));
+        assert_eq!(fs::read_dir(&rcache).unwrap().count(), 0);
+
+        fs::create_dir_all(rcache.join("d/".repeat(DEEPEST))).unwrap();
+        assert_eq!(volume(held.as_fd()), Err(Errno::XDEV));
+    }
 }

@@ -1,8 +1,8 @@
 //! `/run/krb-broker/driver.log`: what kubelet shows to nobody, such as a failed unmount.
 //!
-//! One line a failure: seconds since 1970, what was tried for which pod and volume, why it
-//! failed. No options, since a pod's may hold what its owner keeps to himself. The log never grows past two times
-//! [`MAX_LOG`], and one that can't be written is done without.
+//! One line a failure: seconds since 1970, what was tried for which pod and volume, and why it
+//! failed; never the options, which may hold what their owner keeps to himself. It takes no
+//! more than about twice [`MAX_LOG`], and is done without where it can't be written.
 
 use std::{fmt::Display, fs::File, io::Write};
 
@@ -18,9 +18,12 @@ const MAX_LOG: i64 = 1024 * 1024;
 
 const NAME: &str = "driver.log";
 
-/// Writes one line.
+/// Writes one line, whatever the texts hold.
 pub fn note(tried: &str, trouble: &dyn Display) {
-    let _ = append(&format!("{} {tried}: {trouble}\n", clock::unix_seconds()));
+    let mut line = format!("{} {tried}: {trouble}", clock::unix_seconds())
+        .replace(char::is_control, "\u{fffd}");
+    line.push('\n');
+    let _ = append(&line);
 }
 
 fn append(line: &str) -> Result<()> {

@@ -28,12 +28,13 @@ const LONGEST_WAIT: Duration = Duration::from_millis(500);
 /// # Errors
 /// Every [`Failure`] but those of the command line.
 pub fn mount(target: &Target, deadline: &Deadline) -> Result<(), Failure> {
-    let lock = Lock::for_mount(target, deadline).map_err(|errno| match errno {
-        Errno::WOULDBLOCK => Failure::Busy,
-        errno => Failure::system("locking the volume")(errno),
-    })?;
+    let locked = Lock::for_mount(target, deadline);
+    if locked.as_ref().is_err_and(|errno| *errno == Errno::WOULDBLOCK) {
+        return Err(Failure::Busy); // what is mounted is the other call's to answer for
+    }
     let layers = Layers::find(target)?;
     let undo = Undo { target, layers: &layers };
+    let lock = locked.map_err(Failure::system("locking the volume"))?;
     let was_there = layers.is_tmpfs()?;
 
     let filled = fill(target, &layers, &lock, deadline);

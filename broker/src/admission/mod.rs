@@ -8,4 +8,6 @@
 
 pub mod command;
 pub mod inject;
+#[cfg(test)]
+mod tests;
 mod volume;

@@ -15,10 +15,10 @@ use std::{
     time::SystemTime,
 };
 
-use rustix::fs::FlockOperation;
 use serde::Deserialize;
 
 use super::{Actor, AuditError, AuditLog, Event, Record};
+use crate::store::lock;
 
 /// How far from its end a log is searched for its last line, in bytes.
 const TAIL: u64 = 1024 * 1024;
@@ -131,12 +131,8 @@ fn open_locked(path: &Path) -> Result<File, AuditError> {
     let mut options = OpenOptions::new();
     options.read(true).append(true).create(true).mode(0o600);
     let file = options.open(path).map_err(io("opening"))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            return Err(AuditError::InUse { path: path.to_owned() });
-        }
-        Err(error) => return Err(io("locking")(error.into())),
+    if !lock::take(&file).map_err(io("locking"))? {
+        return Err(AuditError::InUse { path: path.to_owned() });
     }
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

@@ -317,6 +317,21 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_shows_a_line_as_it_is_and_names_every_event() {
+        let manual = include_str!("../../../docs/audit.md");
+        let mut record = full();
+        record.fields.reason = None;
+        record.fields.endtime = None;
+        record.fields.detail = None;
+        record.fields.enctypes.truncate(1);
+        let line = record.exposed_until(Exposure::Open).line(7, at(1_700_000_000_123_456));
+        assert!(manual.contains(&line), "{line}");
+        for event in Event::ALL {
+            assert!(manual.contains(&format!("`{event}`")), "{event}");
+        }
+    }
+
+    #[test]
     fn a_bare_record_has_only_what_every_line_has() {
         assert_eq!(
             Record::new(Event::BrokerStarted, Actor::Broker).line(1, at(0)),

@@ -11,13 +11,16 @@ use super::{account::RoleAccount, problems::Problems, service::HostName};
 /// An account and the place it was read from.
 type Placed = (String, RoleAccount);
 
-/// Notes everything that two accounts both claim, and every name that is nobody's.
-pub fn check(accounts: &[Placed], problems: &mut Problems) {
+/// Notes everything that two accounts both claim, and every name that is nobody's: not in
+/// `logins`, where all of them are known.
+pub fn check(accounts: &[Placed], logins: Option<&HashSet<String>>, problems: &mut Problems) {
     unique(accounts, "unix_login", problems, |a| vec![a.login.as_str().to_ascii_lowercase()]);
     unique(accounts, "unix_uid", problems, |a| vec![a.uid]);
     unique(accounts, "namespaces", problems, |a| a.namespaces.iter().cloned().collect());
     namespaces_named_like_others(accounts, problems);
-    tickets_for_nobody(accounts, problems);
+    if let Some(logins) = logins {
+        tickets_for_nobody(accounts, logins, problems);
+    }
     hosts(accounts, problems);
 }
 
@@ -54,10 +57,9 @@ fn namespaces_named_like_others(accounts: &[Placed], problems: &mut Problems) {
     }
 }
 
-fn tickets_for_nobody(accounts: &[Placed], problems: &mut Problems) {
-    let logins: HashSet<_> = accounts.iter().map(|(_, account)| &account.login).collect();
+fn tickets_for_nobody(accounts: &[Placed], logins: &HashSet<String>, problems: &mut Problems) {
     for (place, account) in accounts {
-        for login in account.tickets_for.iter().filter(|login| !logins.contains(login)) {
+        for login in account.tickets_for.iter().filter(|login| !logins.contains(login.as_str())) {
             problems.add(place, "tickets_for", format_args!("there is no account {login}"));
         }
     }

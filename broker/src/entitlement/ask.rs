@@ -188,9 +188,11 @@ fn tickets(value: &str) -> Result<TicketsAsk, Denial> {
         "false" => return Ok(TicketsAsk::None),
         _ => {}
     }
-    let login = |item: &str| match item {
-        "true" | "false" => Err("is not an account beside others".to_owned()),
-        _ => item.parse::<Login>().map_err(|why| why.to_string()),
+    let login = |item: &str| {
+        if ["true", "false"].iter().any(|word| word.eq_ignore_ascii_case(item)) {
+            return Err("is not an account: true and false stand alone, in lower case".to_owned());
+        }
+        item.parse::<Login>().map_err(|why| why.to_string())
     };
     list("prestashtkt", value, login).map(TicketsAsk::Of)
 }

@@ -3,7 +3,13 @@
 //! All that is wrong with all files is reported at once, and then nothing is taken over.
 //! Names with a leading dot are passed over, so a mounted ConfigMap (`..data`) is read once.
 
-use std::{collections::HashMap, fs, io::Read, path::Path, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    io::Read as _,
+    path::Path,
+    sync::Arc,
+};
 
 use krb_proto::Namespace;
 
@@ -51,15 +57,17 @@ impl Entitlements {
     }
 
     fn check(texts: Vec<(String, String)>, mut problems: Problems) -> Result<Self, Problems> {
-        let mut accounts = Vec::new();
+        let mut read = Read { unreadable: !problems.is_empty(), ..Read::default() };
         for (name, text) in &texts {
-            read_file(name, text, &mut accounts, &mut problems);
+            read.file(name, text, &mut problems);
         }
-        across::check(&accounts, &mut problems);
+        // Accounts that can't be read are there all the same, if it can be said which.
+        let logins = (!read.unreadable).then_some(&read.logins);
+        across::check(&read.accounts, logins, &mut problems);
         if !problems.is_empty() {
             return Err(problems);
         }
-        Ok(Self::index(accounts.into_iter().map(|(_, account)| account)))
+        Ok(Self::index(read.accounts.into_iter().map(|(_, account)| account)))
     }
 
     fn index(accounts: impl Iterator<Item = RoleAccount>) -> Self {
@@ -137,22 +145,33 @@ fn read_bounded(path: &Path) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())
 }
 
-/// Adds the accounts of one file, each with its place: the file, and which of its documents.
-fn read_file(
-    name: &str,
-    text: &str,
-    accounts: &mut Vec<(String, RoleAccount)>,
-    problems: &mut Problems,
-) {
-    let documents = match yaml::documents(text) {
-        Ok(documents) => documents,
-        Err(error) => return problems.add_whole(name, error),
-    };
-    let single = documents.len() == 1;
-    for (index, document) in documents.into_iter().enumerate() {
-        let place = if single { name.to_owned() } else { format!("{name}[{}]", index + 1) };
-        if let Some(account) = RoleAccount::read(document, &place, problems) {
-            accounts.push((place, account));
+/// What was read so far.
+#[derive(Default)]
+struct Read {
+    /// Each with its place: the file, and which of its documents.
+    accounts: Vec<(String, RoleAccount)>,
+    /// Logins that any document has, also one that is wrong elsewhere.
+    logins: HashSet<String>,
+    /// Whether there is a file of which nothing can be read.
+    unreadable: bool,
+}
+
+impl Read {
+    fn file(&mut self, name: &str, text: &str, problems: &mut Problems) {
+        let documents = match yaml::documents(text) {
+            Ok(documents) => documents,
+            Err(error) => {
+                self.unreadable = true;
+                return problems.add_whole(name, error);
+            }
+        };
+        let single = documents.len() == 1;
+        for (index, document) in documents.into_iter().enumerate() {
+            let place = if single { name.to_owned() } else { format!("{name}[{}]", index + 1) };
+            self.logins.extend(document["unix_login"].as_str().map(str::to_owned));
+            if let Some(account) = RoleAccount::read(document, &place, problems) {
+                self.accounts.push((place, account));
+            }
         }
     }
 }

@@ -19,6 +19,8 @@ mod principals;
 pub mod problems;
 pub mod rules;
 pub mod service;
+#[cfg(test)]
+pub(crate) mod tests;
 mod tickets;
 
 use std::{fmt, str::FromStr, sync::Arc};

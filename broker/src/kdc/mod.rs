@@ -6,6 +6,10 @@
 //!
 //! Nothing of kadm5 or of ASN.1 shows through.
 
+#[cfg(any(test, feature = "testing"))]
+pub mod contract;
+#[cfg(any(test, feature = "testing"))]
+pub mod fake;
 pub mod gate;
 pub mod mit;
 

@@ -90,6 +90,16 @@ impl Ledger {
         Page { leases, next: next.flatten() }
     }
 
+    /// How many records the store has of it.
+    pub fn records(&self) -> u64 {
+        let of = |p: &crate::keys::ManagedPrincipal| {
+            1 + p.keysets.values().map(|held| 1 + held.delivered_to.len()).sum::<usize>()
+        };
+        let names = self.sessions.len() + self.accounts.len() + self.pins.len();
+        let principals: usize = self.principals.values().map(of).sum();
+        (self.leases.len() + names + self.finished.len() + principals) as u64
+    }
+
     /// Why the lease is as it is, in full: what its end waits for, too.
     pub fn reason(&self, lease: &Lease) -> String {
         if lease.state != LeaseState::Revoking {

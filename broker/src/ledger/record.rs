@@ -36,12 +36,9 @@ impl Touched {
             Self::Principal(principal) => keyed(b'P', principal.to_string().as_bytes()),
             Self::Keyset(principal, kvno) => of_principal(b'K', principal, &kvno.0.to_be_bytes()),
             Self::Delivered(principal, kvno, (node, generation)) => {
-                let rest = [
-                    kvno.0.to_be_bytes().as_slice(),
-                    &generation.0.to_be_bytes(),
-                    node.as_str().as_bytes(),
-                ];
-                of_principal(b'D', principal, &rest.concat())
+                let (kvno, generation) = (kvno.0.to_be_bytes(), generation.0.to_be_bytes());
+                let node = node.as_str().as_bytes();
+                of_principal(b'D', principal, &[kvno.as_slice(), &generation, node].concat())
             }
             Self::Account(login) => keyed(b'A', login.as_str().as_bytes()),
             Self::Pin(namespace) => keyed(b'N', namespace.as_str().as_bytes()),

@@ -8,6 +8,8 @@ mod directory;
 pub mod file;
 mod objects;
 pub(crate) mod spec;
+#[cfg(test)]
+mod tests;
 mod world;
 
 use std::collections::BTreeMap;

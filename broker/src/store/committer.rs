@@ -306,10 +306,9 @@ fn take_snapshots(store: &dyn LeaseStore, stopped: &mpsc::Receiver<Stop>, every:
             return;
         }
         let stats = store.stats();
-        if stats.sequence > stats.snapshot_sequence {
-            if let Err(error) = store.snapshot() {
-                tracing::error!(error = described(&error), "no snapshot could be taken");
-            }
+        let changed = stats.sequence > stats.snapshot_sequence;
+        if changed && let Err(error) = store.snapshot() {
+            tracing::error!(error = described(&error), "no snapshot could be taken");
         }
         if stop.is_some() {
             return;

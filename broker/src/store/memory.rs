@@ -14,13 +14,15 @@ use super::{Batch, LeaseStore, Loaded, Recovery, StoreError, StoreStats, check_l
 #[derive(Clone, Default)]
 pub struct MemoryStore(Arc<Mutex<Disk>>);
 
+type Records = BTreeMap<Vec<u8>, Vec<u8>>;
+
 #[derive(Default)]
 struct Disk {
-    records: BTreeMap<Vec<u8>, Vec<u8>>,
+    records: Records,
     sequence: u64,
     audit_head: u64,
     recovery: Option<Recovery>,
-    snapshot: Option<(BTreeMap<Vec<u8>, Vec<u8>>, u64)>,
+    snapshot: Option<(Records, u64)>,
     failing: Option<Failure>,
     stats: StoreStats,
 }

@@ -1,6 +1,6 @@
 //! What must survive the broker: opaque records, written in rounds, sealed and checked.
 //!
-//! - [`LeaseStore`]: the seam. `sled` is the adapter for one broker; `memory` stands in
+//! - [`LeaseStore`]: the seam. [`sled`] is the adapter for one broker; `memory` stands in
 //!   for it in tests, and both pass `contract`.
 //! - [`committer`]: the only caller of [`LeaseStore::commit`]: one flush for all who wait.
 //! - [`seal`]: the master key, and the sealing of single keys inside records.
@@ -13,9 +13,14 @@
 pub mod committer;
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
+mod directory;
+mod envelope;
+pub(crate) mod lock;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
 pub mod seal;
+pub mod sled;
+mod snapshot;
 
 use std::{fmt, path::PathBuf, time::SystemTime};
 
@@ -24,8 +29,7 @@ use seal::{KeyId, SealError};
 /// The longest key of a record, in bytes.
 pub const MAX_KEY: usize = 1024;
 
-/// The longest value of a record, in bytes. Longer ones would leave the file that a commit
-/// syncs.
+/// The longest value of a record, in bytes.
 pub const MAX_VALUE: usize = 64 * 1024;
 
 /// Where the ledger's records are kept.

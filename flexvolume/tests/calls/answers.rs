@@ -121,6 +121,8 @@ fn a_run_directory_that_others_may_write_to_is_not_trusted_but_unmount_goes_on()
         fs::set_permissions("/run/krb-broker", fs::Permissions::from_mode(0o777)).unwrap();
         let said = node.mount();
         assert!(said.message.starts_with("locking the volume: "), "{}", said.message);
+        assert_eq!(node.layers(TARGET), 0, "a failed mount leaves nothing, not even another's");
+        node.mount_foreign("tmpfs");
         node.unmount().succeeds();
         assert_eq!(node.layers(TARGET), 0);
     });

@@ -51,7 +51,7 @@ fn a_second_mount_of_a_volume_fills_it_again_and_keeps_what_is_there() {
 #[test]
 fn what_the_agent_denies_is_told_word_for_word_and_nothing_stays_mounted() {
     story(|node| {
-        let text = "tsfoo may not have \"nfs\" (SERVICE_NOT_ENTITLED)";
+        let text = "tsfoo may not have \"nfs\"\u{7} (SERVICE_NOT_ENTITLED)";
         let agent = node.agent(move |call| match call {
             Call::Fill(_) => Act::Reply(text),
             Call::Forget(_) => panic!("a volume that never was is not forgotten"),
@@ -62,7 +62,8 @@ fn what_the_agent_denies_is_told_word_for_word_and_nothing_stays_mounted() {
         }
         assert_eq!(agent.counts(), (2, 0));
         assert!(Path::new(TARGET).is_dir(), "the directory is kubelet's");
-        assert!(node.log().contains(&format!("mount {UID}/creds: {text}\n")), "{}", node.log());
+        let shown = text.replace('\u{7}', "\u{fffd}");
+        assert!(node.log().contains(&format!("mount {UID}/creds: {shown}\n")), "{}", node.log());
         assert!(node.locks().is_empty());
     });
 }

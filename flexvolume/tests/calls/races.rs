@@ -29,7 +29,7 @@ fn an_unmount_ends_a_mount_that_still_waits_for_the_agent() {
             Call::Fill(_) => Act::Silence,
             Call::Forget(_) => Act::Reply(""),
         });
-        let mount = node.start_mount();
+        let mount = node.start(&["mount", TARGET, &options(UID, "creds")], 60_000);
         until(|| agent.counts().0 == 1);
         node.unmount().succeeds();
         answer(mount).fails(UNMOUNTED);

@@ -99,9 +99,11 @@ impl Node {
         answer(self.start(arguments, limit))
     }
 
-    /// Starts the driver as kubelet does.
+    /// Starts the driver as kubelet does, but for an umask that is stricter than kubelet's.
     pub fn start(self, arguments: &[&str], limit: u32) -> Child {
-        Command::new(env!("CARGO_BIN_EXE_krb-flexvolume"))
+        Command::new("/bin/sh")
+            .args(["-c", "umask 077 && exec \"$@\"", "sh"])
+            .arg(env!("CARGO_BIN_EXE_krb-flexvolume"))
             .args(arguments)
             .current_dir("/")
             .env_clear()

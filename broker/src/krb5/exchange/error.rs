@@ -1,5 +1,7 @@
 //! Why an exchange gave no ticket.
 
+use std::fmt;
+
 use krb_proto::{Kvno, Principal};
 
 use super::{CheckError, ClockOffset};
@@ -11,37 +13,31 @@ use crate::krb5::transport::TransportError;
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeError {
     /// No answer came.
-    #[error("asking for a ticket of {client} for {server}")]
+    #[error("asking for {parties}")]
     Transport {
-        /// For whom.
-        client: Principal,
-        /// For which server.
-        server: Principal,
+        /// For whom, for which server.
+        parties: Box<Parties>,
         /// What was tried.
         source: TransportError,
     },
     /// The answer is no Kerberos message, or not the right one.
-    #[error("the answer to {client}, asking for {server}")]
+    #[error("the answer to a request for {parties}")]
     Malformed {
-        /// For whom.
-        client: Principal,
-        /// For which server.
-        server: Principal,
+        /// For whom, for which server.
+        parties: Box<Parties>,
         /// What is wrong with it.
         source: Malformed,
     },
     /// The reply is not a good answer to the request.
-    #[error("the reply to {client}, asking for {server}")]
+    #[error("the reply to a request for {parties}")]
     Check {
-        /// For whom.
-        client: Principal,
-        /// For which server.
-        server: Principal,
+        /// For whom, for which server.
+        parties: Box<Parties>,
         /// Which check failed, and its two values.
         source: CheckError,
     },
     /// The KDC does not accept the client's key (24): it was changed elsewhere, maybe.
-    #[error("the KDC does not accept the keys of {client} with the numbers {tried:?}")]
+    #[error("the KDC does not accept the keys of {client} with the kvnos {}", listed(tried))]
     KeyRejected {
         /// Whose.
         client: Principal,
@@ -97,12 +93,10 @@ pub enum ExchangeError {
         known: Enctype,
     },
     /// Any other KRB-ERROR.
-    #[error("{client} asked for {server}: {name} ({code}) {}", detail.as_deref().unwrap_or(""))]
+    #[error("asking for {parties}: {name} ({code}) {}", detail.as_deref().unwrap_or(""))]
     Kdc {
-        /// For whom.
-        client: Principal,
-        /// For which server.
-        server: Principal,
+        /// For whom, for which server.
+        parties: Box<Parties>,
         /// The code.
         code: i32,
         /// Its name.
@@ -112,16 +106,41 @@ pub enum ExchangeError {
     },
 }
 
+fn listed(kvnos: &[Kvno]) -> String {
+    kvnos.iter().map(Kvno::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// For whom a ticket was asked, and for which server.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Parties {
+    /// Whose ticket.
+    pub client: Principal,
+    /// The server it is for.
+    pub server: Principal,
+}
+
+impl Parties {
+    fn new(client: &Principal, server: &Principal) -> Box<Self> {
+        Box::new(Self { client: client.clone(), server: server.clone() })
+    }
+}
+
+impl fmt::Display for Parties {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a ticket of {} for {}", self.client, self.server)
+    }
+}
+
 impl ExchangeError {
     /// What a KRB-ERROR means for a client that asks for a ticket for a server.
     pub(super) fn of_kdc(client: &Principal, server: &Principal, error: KrbError) -> Self {
-        let (client, server) = (client.clone(), server.clone());
+        let parties = Parties::new(client, server);
         let KrbError { code, text: detail, .. } = error;
         match code {
-            6 => Self::UnknownClient { client },
-            7 => Self::UnknownServer { server },
-            1 | 12 | 18 | 21 | 23 => Self::Refused { client, code, detail },
-            _ => Self::Kdc { client, server, code, name: error_name(code), detail },
+            6 => Self::UnknownClient { client: parties.client },
+            7 => Self::UnknownServer { server: parties.server },
+            1 | 12 | 18 | 21 | 23 => Self::Refused { client: parties.client, code, detail },
+            _ => Self::Kdc { parties, code, name: error_name(code), detail },
         }
     }
 
@@ -129,21 +148,21 @@ impl ExchangeError {
         client: &Principal,
         server: &Principal,
     ) -> impl FnOnce(Malformed) -> Self {
-        let (client, server) = (client.clone(), server.clone());
-        move |source| Self::Malformed { client, server, source }
+        let parties = Parties::new(client, server);
+        move |source| Self::Malformed { parties, source }
     }
 
     pub(super) fn check(client: &Principal, server: &Principal) -> impl FnOnce(CheckError) -> Self {
-        let (client, server) = (client.clone(), server.clone());
-        move |source| Self::Check { client, server, source }
+        let parties = Parties::new(client, server);
+        move |source| Self::Check { parties, source }
     }
 
     pub(super) fn transport(
         client: &Principal,
         server: &Principal,
     ) -> impl FnOnce(TransportError) -> Self {
-        let (client, server) = (client.clone(), server.clone());
-        move |source| Self::Transport { client, server, source }
+        let parties = Parties::new(client, server);
+        move |source| Self::Transport { parties, source }
     }
 
     /// Whether the same exchange may succeed with another KDC, or later.

@@ -20,7 +20,7 @@ use krb_proto::Kvno;
 
 pub use as_exchange::{AsAnswer, AsAsk, as_exchange};
 pub use checks::{CheckError, flags};
-pub use error::ExchangeError;
+pub use error::{ExchangeError, Parties};
 pub use keys::Learnt;
 pub use tgs_exchange::{TgsAnswer, TgsAsk, tgs_exchange};
 

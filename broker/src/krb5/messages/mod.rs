@@ -73,7 +73,7 @@ impl Malformed {
 fn parse<T: Asn1Object>(what: &'static str, bytes: &[u8]) -> Result<T, Malformed> {
     der::check(bytes).map_err(|broken| Malformed::new(what, broken))?;
     fenced(what, || match T::parse(bytes) {
-        Ok((rest, message)) if rest.is_empty() => Ok(message),
+        Ok(([], message)) => Ok(message),
         _ => Err(Malformed::new(what, Fault::Fields)),
     })
 }
@@ -101,5 +101,7 @@ fn expect_value(
     Err(Malformed::new(what, Fault::Value { field, value: i64::from(value) }))
 }
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,154 @@
+//! The one place where a failure becomes a gRPC code.
+//!
+//! Each status has an `ErrorInfo` with a stable reason, and a `RetryInfo` where it pays to
+//! try again. What a caller reads is one line that tells it what to do; causes go to the
+//! log.
+
+use std::{collections::HashMap, fmt::Display, time::Duration};
+
+use krb_proto::reason::{DOMAIN, Reason};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::{
+    issue::IssueError,
+    kdc::KdcError,
+    keys::walker::WalkError,
+    store::committer::CommitError,
+    tickets::TicketError,
+};
+
+/// A status with its reason.
+pub fn status(code: Code, reason: Reason, message: String) -> Status {
+    let details =
+        ErrorDetails::with_error_info(reason.as_str(), DOMAIN, HashMap::<String, String>::new());
+    Status::with_error_details(code, message, details)
+}
+
+/// A status that says when to try again.
+fn try_again(code: Code, reason: Reason, message: String, after: Duration) -> Status {
+    let mut details =
+        ErrorDetails::with_error_info(reason.as_str(), DOMAIN, HashMap::<String, String>::new());
+    details.set_retry_info(Some(after));
+    Status::with_error_details(code, message, details)
+}
+
+/// A field of the request is malformed.
+pub fn invalid(field: &str, problem: impl Display) -> Status {
+    status(Code::InvalidArgument, Reason::InvalidArgument, format!("{field} {problem}"))
+}
+
+impl From<CommitError> for Status {
+    fn from(_: CommitError) -> Self {
+        let message = "the broker can't record anything now".to_owned();
+        status(Code::Unavailable, Reason::StoreFailed, message)
+    }
+}
+
+impl From<&IssueError> for Status {
+    fn from(error: &IssueError) -> Self {
+        let reason = error.reason();
+        match code(error) {
+            Code::Unavailable => try_again(Code::Unavailable, reason, message(error), SOON),
+            Code::ResourceExhausted => {
+                try_again(Code::ResourceExhausted, reason, message(error), retry_after(error))
+            }
+            code => status(code, reason, message(error)),
+        }
+    }
+}
+
+/// When a failure that passes by itself is worth another try.
+const SOON: Duration = Duration::from_secs(1);
+
+fn code(error: &IssueError) -> Code {
+    match error {
+        IssueError::Denied { denial } if denial.reason == Reason::LimitReached => {
+            Code::FailedPrecondition
+        }
+        IssueError::Denied { .. } => Code::PermissionDenied,
+        IssueError::Node { .. } | IssueError::Ended { .. } => Code::FailedPrecondition,
+        IssueError::Keytab { .. } => Code::Internal,
+        IssueError::Pods { .. } | IssueError::TooLate { .. } | IssueError::Store { .. } => {
+            Code::Unavailable
+        }
+        IssueError::Ticket { source: TicketError::Keys { .. }, .. } => Code::FailedPrecondition,
+        IssueError::Ticket { source: TicketError::Kdc { source, .. }, .. }
+        | IssueError::Keys { source: WalkError::Kdc { source, .. }, .. } => of_kdc(source),
+        IssueError::Keys { source: WalkError::Store { .. }, .. } => Code::Unavailable,
+        IssueError::Keys { source: WalkError::Numbers { .. }, .. } => Code::FailedPrecondition,
+    }
+}
+
+fn of_kdc(error: &KdcError) -> Code {
+    match error {
+        KdcError::Unavailable { .. } => Code::Unavailable,
+        KdcError::GateFull { .. } => Code::ResourceExhausted,
+        KdcError::Failed { .. } => Code::Internal,
+        _ => Code::FailedPrecondition,
+    }
+}
+
+fn retry_after(error: &IssueError) -> Duration {
+    match error {
+        IssueError::Keys {
+            source: WalkError::Kdc { source: KdcError::GateFull { retry_after, .. }, .. },
+            ..
+        }
+        | IssueError::Ticket {
+            source: TicketError::Kdc { source: KdcError::GateFull { retry_after, .. }, .. },
+            ..
+        } => *retry_after,
+        _ => SOON,
+    }
+}
+
+/// What the pod's owner reads: the same text for the same cause, and no addresses.
+fn message(error: &IssueError) -> String {
+    match error {
+        IssueError::Denied { denial } => denial.message.clone(),
+        IssueError::Node { source, .. } => source.to_string(),
+        IssueError::Pods { .. } => "the broker can't look the pod up now".to_owned(),
+        IssueError::TooLate { .. } => "the KDC took too long to make the pod's keys".to_owned(),
+        IssueError::Ended { .. } => "the pod's lease ended meanwhile".to_owned(),
+        IssueError::Store { .. } => "the broker can't record the pod's lease now".to_owned(),
+        IssueError::Keytab { .. } => "the pod's keytab can't be written".to_owned(),
+        IssueError::Ticket { client, source: TicketError::Keys { .. } } => {
+            format!("the broker has no keys of the role account {client}; ask its administrator")
+        }
+        IssueError::Ticket { client, source: TicketError::Kdc { source, .. } } => {
+            of_account(client, source)
+        }
+        IssueError::Keys { principal, source: WalkError::Kdc { source, .. } } => {
+            of_service(principal, source)
+        }
+        IssueError::Keys { principal, .. } => format!("no key can be made for {principal} now"),
+    }
+}
+
+fn of_account(client: &impl Display, error: &KdcError) -> String {
+    match error {
+        KdcError::Unavailable { .. } => format!("no KDC answers for {client} now"),
+        KdcError::GateFull { .. } => "too many requests to the KDC; kubelet tries again".to_owned(),
+        KdcError::KeyRejected { .. } => {
+            format!("the KDC does not accept the broker's key of {client}; ask its administrator")
+        }
+        KdcError::Refused { .. } => format!("the KDC gives {client} no ticket: it is disabled or expired"),
+        KdcError::Unknown { .. } => format!("the KDC does not know {client}"),
+        _ => format!("the ticket of {client} can't be had"),
+    }
+}
+
+fn of_service(principal: &impl Display, error: &KdcError) -> String {
+    match error {
+        KdcError::Unavailable { .. } => format!("kadmin does not answer for {principal} now"),
+        KdcError::GateFull { .. } => "too many requests to kadmin; kubelet tries again".to_owned(),
+        KdcError::Denied { .. } => {
+            format!("kadmin does not let the broker manage {principal}; ask its administrator")
+        }
+        KdcError::NotManaged { .. } | KdcError::NotRecorded { .. } => {
+            format!("{principal} exists already and is not managed by the broker")
+        }
+        _ => format!("the key of {principal} can't be made"),
+    }
+}

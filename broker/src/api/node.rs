@@ -1,0 +1,129 @@
+//! `NodeService`: what a node's agent asks.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use krb_proto::{
+    Generation, LeaseId, NodeName, reason::Reason,
+    v1::{self, node_service_server::NodeService, sync_request, sync_response},
+};
+use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
+use tokio_util::task::TaskTracker;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::{
+    authorize::caller,
+    errors::{invalid, status},
+};
+use crate::{
+    audit,
+    issue::{self, Issuer},
+    session::sync::{Attached, Syncing},
+};
+
+/// How long a stream may be without its Hello.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+
+/// Serves nodes.
+pub struct NodeApi {
+    /// Issues and releases.
+    pub issuer: Arc<Issuer>,
+    /// Serves the streams.
+    pub syncing: Syncing,
+    /// krb5.conf for pods.
+    pub profile: Arc<[u8]>,
+    /// Where streams run.
+    pub tasks: TaskTracker,
+}
+
+type Outbound = Pin<Box<dyn Stream<Item = Result<v1::SyncResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl NodeService for NodeApi {
+    async fn issue(
+        &self,
+        request: Request<v1::IssueRequest>,
+    ) -> Result<Response<v1::IssueResponse>, Status> {
+        let node = node_of(&request)?;
+        let asked = request.into_inner();
+        let request = issue::Request {
+            node,
+            generation: Generation(asked.generation),
+            pod: asked.pod_uid.parse().map_err(|e| invalid("pod_uid", e))?,
+            volume: asked.volume.parse().map_err(|e| invalid("volume", e))?,
+        };
+        let issued = self.issuer.issue(&request).await.map_err(|error| {
+            let (node, pod) = (&request.node, &request.pod);
+            tracing::info!(%node, %pod, reason = %error.reason(), error = audit::chain(&error), "nothing issued");
+            Status::from(&error)
+        })?;
+        let lease = issued.lease;
+        Ok(Response::new(v1::IssueResponse {
+            lease_id: lease.id.to_string(),
+            pod: Some(super::lease::pod_ref(&lease.holder.pod)),
+            volume: lease.holder.volume.to_string(),
+            user: lease.owner.account.to_string(),
+            uid: lease.owner.uid,
+            gid: lease.owner.gid,
+            keytab_gid: lease.owner.keytab_gid,
+            material: Some(issued.material),
+            profile: self.profile.to_vec(),
+        }))
+    }
+
+    async fn release(
+        &self,
+        request: Request<v1::ReleaseRequest>,
+    ) -> Result<Response<v1::ReleaseResponse>, Status> {
+        let node = node_of(&request)?;
+        let lease: LeaseId =
+            request.into_inner().lease_id.parse().map_err(|e| invalid("lease_id", e))?;
+        self.issuer.release(&node, &lease).await?;
+        Ok(Response::new(v1::ReleaseResponse {}))
+    }
+
+    type SyncStream = Outbound;
+
+    async fn sync(
+        &self,
+        request: Request<Streaming<v1::SyncRequest>>,
+    ) -> Result<Response<Outbound>, Status> {
+        let node = node_of(&request)?;
+        let mut said = request.into_inner();
+        let hello = hello(&mut said).await?;
+        match self.syncing.attach(&node, &hello).await? {
+            Attached::Welcome(stream, told) => {
+                let syncing = self.syncing.clone();
+                self.tasks.spawn(async move { syncing.serve(&node, stream, said).await });
+                Ok(Response::new(Box::pin(ReceiverStream::new(told).map(Ok))))
+            }
+            Attached::Fenced(generation) => {
+                let fenced = sync_response::Event::Fenced(v1::Fenced { generation: generation.0 });
+                let only = v1::SyncResponse { event: Some(fenced) };
+                Ok(Response::new(Box::pin(tokio_stream::once(Ok(only)))))
+            }
+            Attached::Wait => {
+                let message = "too many agents under one node's name in a minute".to_owned();
+                Err(status(Code::ResourceExhausted, Reason::NotAttached, message))
+            }
+        }
+    }
+}
+
+fn node_of<T>(request: &Request<T>) -> Result<NodeName, Status> {
+    let node = caller(request)?.node().cloned();
+    node.ok_or_else(|| {
+        let message = "only a node may call this".to_owned();
+        status(Code::PermissionDenied, Reason::RoleNotAllowed, message)
+    })
+}
+
+/// The first message of a stream.
+async fn hello(said: &mut Streaming<v1::SyncRequest>) -> Result<v1::Hello, Status> {
+    let first = tokio::time::timeout(HELLO_WITHIN, said.next())
+        .await
+        .map_err(|_| invalid("the stream", "says no Hello"))?;
+    match first.transpose()?.and_then(|message| message.event) {
+        Some(sync_request::Event::Hello(hello)) => Ok(hello),
+        _ => Err(invalid("the stream", "does not begin with a Hello")),
+    }
+}

@@ -1,0 +1,268 @@
+//! TLS with a trust root for each role.
+//!
+//! A connection without a certificate of one of the roles' CAs ends in the handshake. Who a
+//! connection is, is found out once, when it is made.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use rustls::{
+    RootCertStore, ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, mpsc},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Connected;
+
+use super::{
+    MAX_HANDSHAKES,
+    caller::{Caller, Identity, identify},
+    roles::{Role, RoleRoots},
+};
+
+/// How long a handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Why TLS can't be served.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A PEM file can't be used.
+    #[error("{}: {detail}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        detail: String,
+    },
+    /// The key of the certificate is open to others.
+    #[error("{}: its mode is {mode:o}: others can read it", path.display())]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// Two roles have a CA in common.
+    #[error("{first} and {second} have a CA in common ({}): a certificate must not be both", path.display())]
+    SharedCa {
+        /// A role.
+        first: Role,
+        /// Another.
+        second: Role,
+        /// The second's CA file.
+        path: PathBuf,
+    },
+    /// The certificate and its key don't go together, or rustls refuses them.
+    #[error("the certificate {}: {source}", path.display())]
+    Certificate {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: rustls::Error,
+    },
+}
+
+/// Makes connections and tells who they are.
+#[derive(Clone)]
+pub struct Acceptor {
+    tls: tokio_rustls::TlsAcceptor,
+    roles: Arc<Vec<(Role, Arc<dyn ClientCertVerifier>)>>,
+    roots: Arc<RoleRoots>,
+}
+
+impl Acceptor {
+    /// Reads the certificate, its key and the CAs.
+    ///
+    /// # Errors
+    /// When a file can't be used, or two roles have a CA in common.
+    pub fn new(certificate: &Path, key: &Path, roots: &RoleRoots) -> Result<Self, TlsError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let files = [
+            (Role::Node, Some(&roots.node)),
+            (Role::Operator, Some(&roots.operator)),
+            (Role::Viewer, roots.viewer.as_ref()),
+        ];
+        let mut all = RootCertStore::empty();
+        let mut roles: Vec<(Role, Arc<dyn ClientCertVerifier>)> = Vec::new();
+        let mut seen: Vec<(Role, CertificateDer<'static>)> = Vec::new();
+        for (role, path) in files {
+            let Some(path) = path else { continue };
+            let mut own = RootCertStore::empty();
+            for ca in certificates(path)? {
+                if let Some((first, _)) = seen.iter().find(|(_, known)| *known == ca) {
+                    let (first, path) = (*first, path.clone());
+                    return Err(TlsError::SharedCa { first, second: role, path });
+                }
+                for store in [&mut own, &mut all] {
+                    store.add(ca.clone()).map_err(|e| unusable(path, &e))?;
+                }
+                seen.push((role, ca));
+            }
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(own.into(), provider.clone())
+                    .build()
+                    .map_err(|e| unusable(path, &e))?;
+            roles.push((role, verifier));
+        }
+        let any = WebPkiClientVerifier::builder_with_provider(all.into(), provider.clone())
+            .build()
+            .map_err(|e| unusable(&roots.node, &e))?;
+        let refused = |source| TlsError::Certificate { path: certificate.to_owned(), source };
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(refused)?
+            .with_client_cert_verifier(any)
+            .with_single_cert(certificates(certificate)?, private_key(key)?)
+            .map_err(refused)?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Self {
+            tls: Arc::new(config).into(),
+            roles: Arc::new(roles),
+            roots: Arc::new(roots.clone()),
+        })
+    }
+
+    async fn accept(&self, tcp: TcpStream) -> io::Result<Connection> {
+        tcp.set_nodelay(true)?;
+        let stream = tokio::time::timeout(HANDSHAKE, self.tls.accept(tcp))
+            .await
+            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long"))??;
+        let caller = self.caller(stream.get_ref().1.peer_certificates().unwrap_or_default());
+        Ok(Connection { stream, caller })
+    }
+
+    /// Which role's CA signed the certificate, and who it says the peer is.
+    fn caller(&self, chain: &[CertificateDer<'_>]) -> Caller {
+        let nobody = Caller {
+            identity: Identity::Nobody { why: "no certificate of a known CA" },
+            not_after: std::time::SystemTime::UNIX_EPOCH,
+        };
+        let Some((certificate, intermediates)) = chain.split_first() else { return nobody };
+        let now = UnixTime::now();
+        let signed = |verifier: &Arc<dyn ClientCertVerifier>| {
+            verifier.verify_client_cert(certificate, intermediates, now).is_ok()
+        };
+        let Some((role, _)) = self.roles.iter().find(|(_, verifier)| signed(verifier)) else {
+            return nobody;
+        };
+        let mut caller = identify(certificate, *role);
+        if let Identity::Viewer(name, visible) = &mut caller.identity {
+            *visible = self.roots.viewer_namespaces.get(name).cloned();
+        }
+        caller
+    }
+}
+
+fn unusable(path: &Path, error: &dyn std::fmt::Display) -> TlsError {
+    TlsError::File { path: path.to_owned(), detail: error.to_string() }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect)
+        .map_err(|e| unusable(path, &e))?;
+    if certificates.is_empty() {
+        return Err(unusable(path, &"holds no certificate"));
+    }
+    Ok(certificates)
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    use std::os::unix::fs::MetadataExt;
+    let mode = std::fs::metadata(path).map_err(|e| unusable(path, &e))?.mode() & 0o7777;
+    if mode & 0o007 != 0 {
+        return Err(TlsError::Open { path: path.to_owned(), mode });
+    }
+    PrivateKeyDer::from_pem_file(path).map_err(|e| unusable(path, &e))
+}
+
+/// Connections that have proved themselves, until `stop`.
+pub fn incoming(
+    listener: TcpListener,
+    acceptor: Acceptor,
+    stop: CancellationToken,
+) -> ReceiverStream<io::Result<Connection>> {
+    let (ready, connections) = mpsc::channel(64);
+    tokio::spawn(async move {
+        let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = stop.cancelled() => return,
+            };
+            let (tcp, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection was not accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await; // out of descriptors
+                    continue;
+                }
+            };
+            // As many as may be in a handshake; the next one waits in the listener's queue.
+            let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
+            let (acceptor, ready) = (acceptor.clone(), ready.clone());
+            tokio::spawn(async move {
+                match acceptor.accept(tcp).await {
+                    Ok(connection) => drop(ready.send(Ok(connection)).await),
+                    Err(error) => tracing::info!(%peer, %error, "a connection did not prove itself"),
+                }
+                drop(permit);
+            });
+        }
+    });
+    ReceiverStream::new(connections)
+}
+
+/// A connection whose peer is known.
+pub struct Connection {
+    stream: tokio_rustls::server::TlsStream<TcpStream>,
+    caller: Caller,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Caller;
+
+    fn connect_info(&self) -> Caller {
+        self.caller.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

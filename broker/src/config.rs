@@ -1,1 +1,0 @@
-//! `broker.toml`, checked whole and then trusted.

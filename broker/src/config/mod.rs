@@ -1,0 +1,162 @@
+//! `broker.toml`: read raw, checked whole, and then trusted.
+//!
+//! An unknown key is an error, and all problems are reported together as
+//! `broker.toml: section.key: message`. `docs/configuration.md` has the full example, which
+//! a test reads.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use krb_proto::{Principal, Realm};
+
+use crate::{
+    api::roles::RoleRoots,
+    entitlement::{problems::Problems, rules::Rules},
+    kdc::gate::Caps,
+    keys::walk::WalkTimes,
+    krb5::key::Enctype,
+    session::Times,
+};
+
+mod check;
+mod raw;
+
+/// What the broker runs by.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The name of the cluster, a field of every node and pod reference.
+    pub cluster: Arc<str>,
+    /// Where the API listens.
+    pub listen: SocketAddr,
+    /// A directory of the broker's own, 0700, for what need not survive.
+    pub run_dir: PathBuf,
+    /// The certificate that agents and operators check, and its key, PEM.
+    pub certificate: PathBuf,
+    /// Its key, PEM, 0600.
+    pub key: PathBuf,
+    /// Who may call what: a CA for each role.
+    pub roles: RoleRoots,
+    /// The realm.
+    pub realm: RealmConfig,
+    /// The caps in front of it.
+    pub gate: GateConfig,
+    /// Directory of the entitlement files.
+    pub entitlements: PathBuf,
+    /// How often they are read again.
+    pub entitlements_every: Duration,
+    /// What decisions go by.
+    pub rules: Rules,
+    /// Directory of the `file` source of pods.
+    pub pods: PathBuf,
+    /// How long a pod's object must be absent before the pod is gone.
+    pub pods_gone_after: Duration,
+    /// The store.
+    pub store: StoreConfig,
+    /// The audit log's file.
+    pub audit: PathBuf,
+    /// The spans of sessions.
+    pub times: Times,
+    /// How long an issue may take.
+    pub issue_within: Duration,
+    /// How long ended leases can be listed.
+    pub keep_ended: Duration,
+    /// Run where the kernel may write memory to a disk.
+    pub allow_swap: bool,
+}
+
+/// How to reach the realm, and what is made in it.
+#[derive(Clone, Debug)]
+pub struct RealmConfig {
+    /// Its name.
+    pub name: Realm,
+    /// Its KDCs, `host:port`, in the order in which they are tried.
+    pub kdcs: Vec<String>,
+    /// kadmind on the primary, `host:port`.
+    pub kadmin: String,
+    /// The broker's principal.
+    pub admin_principal: Principal,
+    /// Its keytab.
+    pub admin_keytab: PathBuf,
+    /// libkadm5clnt_mit, where it is not found by its usual names.
+    pub library: Option<PathBuf>,
+    /// Threads with a connection to kadmind.
+    pub kadmin_threads: usize,
+    /// The policy of managed principals.
+    pub policy: String,
+    /// Reserved services that are allowed all the same.
+    pub allowed_reserved: Vec<String>,
+    /// Directory of the role accounts' keytab files.
+    pub accounts: PathBuf,
+    /// Enctypes of the keys that the broker makes.
+    pub enctypes: Vec<Enctype>,
+    /// The longest life of a service's tickets.
+    pub service_max_life: Duration,
+    /// The life that role accounts' tickets are asked for.
+    pub ticket_life: Duration,
+    /// The spans of a key's walk.
+    pub walk: WalkTimes,
+    /// Run although the broker's rights at kadmin are too wide.
+    pub allow_wide_rights: bool,
+}
+
+/// The caps of the gate.
+#[derive(Clone, Copy, Debug)]
+pub struct GateConfig {
+    /// To the KDCs.
+    pub kdc: Caps,
+    /// To kadmind.
+    pub kadmin: Caps,
+}
+
+/// Where and how the store lies.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// The master key's file.
+    pub master_key: PathBuf,
+    /// Let the master key lie on the store's file system.
+    pub allow_same_volume: bool,
+    /// The cache of the database, in bytes.
+    pub cache_bytes: u64,
+    /// How often a snapshot is taken.
+    pub snapshot_every: Duration,
+}
+
+impl Config {
+    /// Reads and checks the file.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn load(path: &Path) -> Result<Self, Problems> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::read(&name, &text),
+            Err(error) => {
+                let mut problems = Problems::default();
+                problems.add_whole(&path.display().to_string(), error);
+                Err(problems)
+            }
+        }
+    }
+
+    /// Checks a text; `name` is what problems call it.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn read(name: &str, text: &str) -> Result<Self, Problems> {
+        let raw: raw::Raw = toml::from_str(text).map_err(|error| {
+            let mut problems = Problems::default();
+            problems.add_whole(name, error.to_string().trim());
+            problems
+        })?;
+        check::check(name, raw)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,37 @@
+use super::*;
+
+/// The example of `docs/configuration.md`.
+fn example() -> String {
+    let docs = include_str!("../../../docs/configuration.md");
+    let (_, rest) = docs.split_once("```toml\n").expect("the document has an example");
+    rest.split_once("```").expect("the example ends").0.to_owned()
+}
+
+#[test]
+fn the_documented_example_is_a_configuration() {
+    let config = Config::read("broker.toml", &example()).unwrap();
+    assert_eq!(config.realm.name.as_str(), "EXAMPLE.COM");
+    assert_eq!(config.times, Times::default());
+    assert_eq!(config.realm.walk, WalkTimes::default());
+}
+
+#[test]
+fn every_problem_is_reported_at_once() {
+    let text = example()
+        .replace("heartbeat = \"10s\"", "heartbeat = \"30s\"")
+        .replace("EXAMPLE.COM", "EXAMPLE COM")
+        .replace("127.0.0.1:8443", "nowhere")
+        .replace("unclaimed_after = \"10m\"", "unclaimed_after = \"soon\"");
+    let problems = Config::read("broker.toml", &text).unwrap_err();
+    let lines = problems.lines().join("\n");
+    for part in ["listen", "sessions.heartbeat", "sessions.unclaimed_after", "realm.name"] {
+        assert!(lines.contains(&format!("broker.toml: {part}: ")), "{part} in {lines}");
+    }
+}
+
+#[test]
+fn an_unknown_key_is_an_error_that_names_it() {
+    let text = example().replace("cluster = ", "clutser = ");
+    let problems = Config::read("broker.toml", &text).unwrap_err();
+    assert!(problems.to_string().contains("clutser"), "{problems}");
+}

@@ -1,0 +1,260 @@
+//! How a principal is made and gets its keys at an MIT KDC.
+//!
+//! Create without a key, so that nothing is issued; then set the keys with their exact kvno,
+//! which leaves nothing of the old ones; then set what setkey resets (a password's expiration),
+//! and read all of it back. Each step may be repeated.
+
+use std::{ffi::CString, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use krb_proto::{Kvno, Principal};
+
+use super::{
+    MitAdmin, codes,
+    ffi::{Change, Entry, KeyEntry},
+    link::LinkError,
+    reserved::reserved,
+};
+use crate::{
+    clock::unix_seconds,
+    kdc::{Abilities, Attributes, KdcError, KeyAdmin, PrincipalState},
+    krb5::key::Keyset,
+};
+
+/// `KRB5_KDB_DISALLOW_ALL_TIX`
+const DISALLOW_ALL_TIX: i32 = 0x40;
+/// `KRB5_KDB_REQUIRES_PRE_AUTH`: of a service, asks its clients for preauthenticated tickets.
+const REQUIRES_PRE_AUTH: i32 = 0x80;
+/// `KRB5_KDB_DISALLOW_SVR`
+const DISALLOW_SVR: i32 = 0x1000;
+/// A moment long past, and not 0, which would be never.
+const LONG_AGO: u32 = 1;
+/// MIT keeps 16 bits and drops the others without a word.
+const MAX_KVNO: Kvno = Kvno(u16::MAX as u32);
+
+#[async_trait]
+impl KeyAdmin for MitAdmin {
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            exact_kvno: true,
+            keeps_history: false,
+            max_kvno: MAX_KVNO,
+            acts_on_outstanding_tgt: false,
+        }
+    }
+
+    async fn inspect(&self, principal: &Principal) -> Result<Option<PrincipalState>, KdcError> {
+        let entry = self.entry(principal).await?;
+        let now = unix_seconds(self.link.now().wall);
+        Ok(entry.map(|entry| state(&entry, now)))
+    }
+
+    async fn create(&self, principal: &Principal, attributes: &Attributes) -> Result<(), KdcError> {
+        self.may_change("add", principal)?;
+        let policy = self.policy_name("add", principal)?;
+        let change = Change { policy: Some(policy), ..wanted(attributes, 0) };
+        let (name, made) = (principal.clone(), change.clone());
+        let created = self.link.call(self.class, Arc::new(move |to| to.create(&name, &made))).await;
+        match created {
+            Err(LinkError::Kadm5(error)) if error.code == codes::DUP => {
+                let entry = self.managed_entry(principal).await?;
+                if !is_like(&entry, &change) {
+                    self.describe(principal, attributes, &entry).await?;
+                }
+            }
+            other => other.map_err(|error| self.link.explain(error, "add", principal))?,
+        }
+        let entry = self.managed_entry(principal).await?;
+        verify_attributes(principal, &entry, attributes)
+    }
+
+    async fn activate(
+        &self,
+        principal: &Principal,
+        keyset: &Keyset,
+        attributes: &Attributes,
+    ) -> Result<(), KdcError> {
+        self.may_change("set the key of", principal)?;
+        check_keyset(principal, keyset)?;
+        let before = self.managed_entry(principal).await?;
+        self.check_kvno(principal, keyset.kvno, &before)?;
+        self.set_keys(principal, keyset).await?;
+        self.describe(principal, attributes, &before).await?;
+        let after = self.managed_entry(principal).await?;
+        verify_kvno(principal, &after, keyset.kvno)?;
+        verify_attributes(principal, &after, attributes)
+    }
+}
+
+impl MitAdmin {
+    /// Refuses what is never the broker's to change.
+    fn may_change(&self, operation: &'static str, principal: &Principal) -> Result<(), KdcError> {
+        let settings = self.link.settings();
+        let (realm, admin) = (&settings.realm, &settings.admin_principal);
+        match reserved(principal, realm, admin, &settings.allowed_reserved) {
+            None => Ok(()),
+            Some(why) => Err(KdcError::Denied {
+                operation,
+                principal: principal.clone(),
+                detail: why.to_owned(),
+            }),
+        }
+    }
+
+    async fn entry(&self, principal: &Principal) -> Result<Option<Entry>, KdcError> {
+        let name = principal.clone();
+        match self.link.call(self.class, Arc::new(move |to| to.entry(&name))).await {
+            Ok(entry) => Ok(Some(entry)),
+            Err(LinkError::Kadm5(error)) if error.code == codes::UNK_PRINC => Ok(None),
+            Err(error) => Err(self.link.explain(error, "inquire about", principal)),
+        }
+    }
+
+    /// The principal, which must exist and carry the policy.
+    async fn managed_entry(&self, principal: &Principal) -> Result<Entry, KdcError> {
+        let policy = &self.link.settings().policy;
+        let principal = principal.clone();
+        match self.entry(&principal).await? {
+            None => Err(KdcError::Unknown { principal }),
+            Some(entry) if entry.policy.as_ref() == Some(policy) => Ok(entry),
+            Some(_) => Err(KdcError::NotManaged { principal, policy: policy.clone() }),
+        }
+    }
+
+    /// The KDC's kvno must be below `wanted`; or be it, left by an earlier try of the broker's.
+    ///
+    /// Which keys the KDC has can't be read without the right to extract; who changed the
+    /// principal last can.
+    fn check_kvno(
+        &self,
+        principal: &Principal,
+        wanted: Kvno,
+        before: &Entry,
+    ) -> Result<(), KdcError> {
+        let broker = self.link.settings().admin_principal.to_string();
+        let ours = before.changed_by.as_deref() == Some(broker.as_str());
+        let found = Kvno(before.kvno);
+        if found < wanted || found == wanted && ours {
+            Ok(())
+        } else {
+            Err(KdcError::KvnoInTheWay { principal: principal.clone(), found, wanted })
+        }
+    }
+
+    async fn set_keys(&self, principal: &Principal, keyset: &Keyset) -> Result<(), KdcError> {
+        let kvno = keyset.kvno.0;
+        let keys: Vec<_> =
+            keyset.keys.iter().map(|key| KeyEntry { kvno, key: key.clone() }).collect();
+        let name = principal.clone();
+        let set = self.link.call(self.class, Arc::new(move |to| to.set_keys(&name, &keys))).await;
+        set.map_err(|error| self.link.explain(error, "set the key of", principal))
+    }
+
+    /// Sets the attributes. A disabled principal stays disabled: that is an administrator's word.
+    async fn describe(
+        &self,
+        principal: &Principal,
+        attributes: &Attributes,
+        before: &Entry,
+    ) -> Result<(), KdcError> {
+        let change = wanted(attributes, before.attributes);
+        let name = principal.clone();
+        let set = self.link.call(self.class, Arc::new(move |to| to.modify(&name, &change))).await;
+        set.map_err(|error| self.link.explain(error, "modify", principal))
+    }
+
+    fn policy_name(
+        &self,
+        operation: &'static str,
+        principal: &Principal,
+    ) -> Result<CString, KdcError> {
+        CString::new(self.link.settings().policy.as_str())
+            .map_err(|_| failed(operation, principal, "the policy's name has a NUL in it"))
+    }
+}
+
+/// What the attributes are in kadm5's terms, the other bits as they are.
+fn wanted(attributes: &Attributes, bits: i32) -> Change {
+    Change {
+        policy: None,
+        max_life: seconds(attributes.max_life),
+        max_renewable_life: 0,
+        pw_expiration: if attributes.client { 0 } else { LONG_AGO },
+        attributes: bits & !(REQUIRES_PRE_AUTH | DISALLOW_SVR),
+    }
+}
+
+fn is_like(entry: &Entry, change: &Change) -> bool {
+    entry.max_life == change.max_life
+        && entry.max_renewable_life == change.max_renewable_life
+        && entry.pw_expiration == change.pw_expiration
+        && entry.attributes & (REQUIRES_PRE_AUTH | DISALLOW_SVR) == 0
+}
+
+/// Fails unless what was read back is what was set.
+fn verify_attributes(
+    principal: &Principal,
+    entry: &Entry,
+    attributes: &Attributes,
+) -> Result<(), KdcError> {
+    let change = wanted(attributes, entry.attributes);
+    if is_like(entry, &change) {
+        return Ok(());
+    }
+    let detail = format!(
+        "kadmind has max_life {} s, max_renewable_life {} s, password expiration {}, attributes \
+         {:#x} where {} s, 0 s, {} and neither of {:#x} were set (does the ACL restrict them?)",
+        entry.max_life,
+        entry.max_renewable_life,
+        entry.pw_expiration,
+        entry.attributes,
+        change.max_life,
+        change.pw_expiration,
+        REQUIRES_PRE_AUTH | DISALLOW_SVR,
+    );
+    Err(failed("reading back", principal, detail))
+}
+
+fn verify_kvno(principal: &Principal, entry: &Entry, set: Kvno) -> Result<(), KdcError> {
+    if entry.kvno == set.0 {
+        return Ok(());
+    }
+    let detail = format!("kadmind has kvno {} after {set} was set", entry.kvno);
+    Err(failed("reading back", principal, detail))
+}
+
+/// Refuses keysets that kadmind would take and cut: it checks nothing.
+fn check_keyset(principal: &Principal, keyset: &Keyset) -> Result<(), KdcError> {
+    let wrong = if keyset.keys.is_empty() {
+        "the keyset has no key"
+    } else if keyset.kvno < Kvno::FIRST || keyset.kvno > MAX_KVNO {
+        "the kvno is not 2 to 65535"
+    } else {
+        return Ok(());
+    };
+    Err(failed("set the key of", principal, wrong))
+}
+
+fn state(entry: &Entry, now: u64) -> PrincipalState {
+    let has = |bit| entry.attributes & bit != 0;
+    let life = |seconds: i32| Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    PrincipalState {
+        kvno: (entry.kvno != 0).then_some(Kvno(entry.kvno)),
+        policy: entry.policy.clone(),
+        max_life: life(entry.max_life),
+        max_renewable_life: life(entry.max_renewable_life),
+        password_expired: entry.pw_expiration != 0 && u64::from(entry.pw_expiration) <= now,
+        disabled: has(DISALLOW_ALL_TIX),
+        requires_preauth: has(REQUIRES_PRE_AUTH),
+        allows_svr: !has(DISALLOW_SVR),
+    }
+}
+
+/// Whole seconds, as kadm5 keeps spans.
+fn seconds(span: Duration) -> i32 {
+    i32::try_from(span.as_secs()).unwrap_or(i32::MAX)
+}
+
+fn failed(operation: &'static str, principal: &Principal, detail: impl Into<String>) -> KdcError {
+    KdcError::Failed { operation, principal: principal.clone(), detail: detail.into() }
+}

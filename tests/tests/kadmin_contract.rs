@@ -1,0 +1,224 @@
+//! The adapter to MIT's kadmind on a real realm: the contract that the fake passes too, and what
+//! only a real one does: being restarted, away, slow, or set up wrongly.
+
+use std::{
+    num::NonZeroU32,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use krb_broker::{
+    clock::SystemClock,
+    kdc::{
+        KdcError, KeyAdmin as _,
+        contract::{self, SERVICE, keys},
+        gate::{Caps, Gate, Lane},
+        mit::{MitAdmin, MitSettings, StartupCheck, Timeouts},
+    },
+};
+use krb_proto::{Kvno, Principal};
+use krb_tests::realm::{ADMIN, Options, POLICY, Realm};
+
+fn caps(per_second: u32, in_flight: u32) -> Caps {
+    let positive = |number| NonZeroU32::new(number).unwrap();
+    Caps { per_second: positive(per_second), in_flight: positive(in_flight) }
+}
+
+fn settings(realm: &Realm) -> MitSettings {
+    MitSettings {
+        realm: realm.name().parse().unwrap(),
+        kdcs: realm.kdc_addrs().iter().map(ToString::to_string).collect(),
+        kadmin: realm.kadmin_addr().to_string(),
+        admin_principal: realm.admin_principal().parse().unwrap(),
+        admin_keytab: realm.admin_keytab(),
+        library: None,
+        threads: 2,
+        policy: POLICY.to_owned(),
+        allowed_reserved: Vec::new(),
+        run_dir: realm.dir().to_owned(),
+        timeouts: Timeouts { gate: Duration::from_secs(5), answer: Duration::from_secs(2) },
+    }
+}
+
+fn admin_and_gate(realm: &Realm) -> (MitAdmin, Arc<Gate>) {
+    let gate = Arc::new(Gate::new(caps(1_000, 16), caps(1_000, 4)));
+    let admin = MitAdmin::start(settings(realm), gate.clone(), Arc::new(SystemClock)).unwrap();
+    (admin, gate)
+}
+
+fn admin(realm: &Realm) -> MitAdmin {
+    admin_and_gate(realm).0
+}
+
+fn name(realm: &Realm, name: &str) -> Principal {
+    format!("{name}@{}", realm.name()).parse().unwrap()
+}
+
+#[tokio::test]
+async fn mit_keeps_the_contract_of_an_administration() {
+    let realm = Realm::start().unwrap();
+    let admin = admin(&realm);
+    contract::a_new_principal_has_no_key(&admin, &name(&realm, "HTTP/a.example.com")).await;
+    let repeated = name(&realm, "HTTP/b.example.com");
+    contract::a_repeated_create_brings_the_attributes(&admin, &repeated).await;
+    contract::what_was_activated_is_found(&admin, &name(&realm, "HTTP/c.example.com")).await;
+    contract::a_client_stays_a_client(&admin, &name(&realm, "HTTP/d.example.com")).await;
+    contract::a_kvno_only_rises(&admin, &name(&realm, "HTTP/e.example.com")).await;
+    contract::nothing_is_activated_unmade(&admin, &name(&realm, "HTTP/f.example.com")).await;
+    contract::reserved_names_are_refused(&admin, &name(&realm, "HTTP/g.example.com")).await;
+    realm.kadmin_local(&["addprinc", "-randkey", "HTTP/h.example.com"]).unwrap();
+    let foreign = name(&realm, "HTTP/h.example.com");
+    contract::what_is_not_the_brokers_stays_as_it_is(&admin, &foreign).await;
+}
+
+#[tokio::test]
+async fn kadmind_itself_refuses_what_the_acl_does_not_name() {
+    let realm = Realm::start().unwrap();
+    let admin = admin(&realm);
+    let refused = admin.create(&name(&realm, "ftp/web.example.com"), &SERVICE).await;
+    assert!(matches!(refused, Err(KdcError::Denied { operation: "add", .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn the_same_kvno_set_by_somebody_else_is_in_the_way() {
+    let realm = Realm::start().unwrap();
+    let admin = admin(&realm);
+    let service = name(&realm, "HTTP/web.example.com");
+    admin.create(&service, &SERVICE).await.unwrap();
+    admin.activate(&service, &keys(2), &SERVICE).await.unwrap();
+    realm.kadmin_local(&["cpw", "-randkey", "HTTP/web.example.com"]).unwrap(); // kvno 3
+    let refused = admin.activate(&service, &keys(3), &SERVICE).await;
+    let found = matches!(refused, Err(KdcError::KvnoInTheWay { found: Kvno(3), .. }));
+    assert!(found, "{refused:?}");
+    admin.activate(&service, &keys(4), &SERVICE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_restarted_kadmind_is_found_again_by_every_connection() {
+    let mut realm = Realm::start().unwrap();
+    let admin = admin(&realm);
+    let service = name(&realm, "HTTP/web.example.com");
+    let both = || async { tokio::join!(admin.inspect(&service), admin.inspect(&service)) };
+    let (first, second) = both().await;
+    (first.unwrap(), second.unwrap());
+    for _ in 0..3 {
+        realm.stop_kadmind();
+        realm.start_kadmind().unwrap();
+        let (first, second) = both().await;
+        (first.unwrap(), second.unwrap());
+    }
+    assert!(admin.health().reachable);
+}
+
+#[tokio::test]
+async fn while_kadmind_is_away_calls_say_so_and_later_ones_succeed() {
+    let mut realm = Realm::start().unwrap();
+    let admin = admin(&realm);
+    let service = name(&realm, "HTTP/web.example.com");
+    admin.create(&service, &SERVICE).await.unwrap();
+    realm.stop_kadmind();
+    let away = admin.activate(&service, &keys(2), &SERVICE).await.unwrap_err();
+    assert!(matches!(away, KdcError::Unavailable { .. }), "{away:?}");
+    assert!(!admin.health().reachable);
+    realm.start_kadmind().unwrap();
+    admin.activate(&service, &keys(2), &SERVICE).await.unwrap();
+    assert!(admin.health().last_success.is_some());
+}
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "real time passes while kadmind hangs")]
+async fn a_hung_kadmind_holds_no_caller_and_what_was_given_up_in_the_queue_never_happens() {
+    let realm = Realm::start().unwrap();
+    let admin = admin(&realm);
+    let service = name(&realm, "HTTP/web.example.com");
+    admin.create(&service, &SERVICE).await.unwrap();
+    realm.pause_kadmind();
+    let start = Instant::now();
+    let nobody = name(&realm, "HTTP/nobody.example.com");
+    // the first two occupy the threads, the third waits in the queue
+    let (first, second, queued) = tokio::join!(
+        admin.inspect(&service),
+        admin.inspect(&service),
+        admin.create(&nobody, &SERVICE),
+    );
+    for error in [first.unwrap_err(), second.unwrap_err(), queued.unwrap_err()] {
+        assert!(error.is_transient(), "{error:?}");
+    }
+    assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+    assert!(!admin.health().reachable);
+    realm.resume_kadmind();
+    admin.activate(&service, &keys(2), &SERVICE).await.unwrap();
+    assert_eq!(admin.inspect(&nobody).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn every_request_that_kadmind_sees_passed_the_gate() {
+    let realm = Realm::start().unwrap();
+    let (admin, gate) = admin_and_gate(&realm);
+    let service = name(&realm, "HTTP/web.example.com");
+    admin.create(&service, &SERVICE).await.unwrap();
+    for kvno in 2..10 {
+        admin.activate(&service, &keys(kvno), &SERVICE).await.unwrap();
+    }
+    let [kdc, kadmin] = gate.counts();
+    assert_eq!((kdc.lane, kadmin.lane), (Lane::Kdc, Lane::Kadmin));
+    let seen: u64 = realm.kadmin_requests().values().sum();
+    assert!(seen >= 8 * 4, "{:?}", realm.kadmin_requests());
+    assert!(kadmin.passed_in_all() >= seen, "{kadmin:?} {:?}", realm.kadmin_requests());
+    assert!(kdc.passed_in_all() >= realm.kdc_requests().total(), "{kdc:?}");
+    assert_eq!(kadmin.in_flight, 0);
+}
+
+#[tokio::test]
+async fn a_realm_that_is_set_up_right_passes_both_checks_and_nothing_changes() {
+    let realm = Realm::start().unwrap();
+    let admin = admin(&realm);
+    let before = realm.kadmin_local(&["getprinc", ADMIN]).unwrap();
+    assert_eq!(admin.check_policy().await.unwrap(), StartupCheck::Passed);
+    assert_eq!(admin.check_rights().await.unwrap(), StartupCheck::Passed);
+    let after = realm.kadmin_local(&["getprinc", ADMIN]).unwrap();
+    let keys = |text: &str| {
+        let lines =
+            text.lines().filter(|line| line.starts_with("Key:") || line.contains("modified"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(keys(&after), keys(&before));
+}
+
+#[tokio::test]
+async fn a_missing_or_weak_policy_is_named() {
+    let realm =
+        Realm::with_options(Options { policy_minlife: None, ..Options::default() }).unwrap();
+    let policy = POLICY.to_owned();
+    let unreadable = StartupCheck::PolicyUnreadable { policy: policy.clone() };
+    assert_eq!(admin(&realm).check_policy().await.unwrap(), unreadable);
+    // carried by name only: `modprinc -policy` takes a policy that does not exist
+    realm.kadmin_local(&["modprinc", "-policy", POLICY, ADMIN]).unwrap();
+    let missing = StartupCheck::PolicyMissing { policy: policy.clone() };
+    assert_eq!(admin(&realm).check_policy().await.unwrap(), missing);
+    realm.kadmin_local(&["addpol", "-minlife", "1d", POLICY]).unwrap();
+    let weak = admin(&realm).check_policy().await.unwrap();
+    assert!(matches!(weak, StartupCheck::MinLifeTooShort { .. }), "{weak:?}");
+}
+
+#[tokio::test]
+async fn rights_that_are_too_wide_are_found_without_being_used() {
+    let mut realm = Realm::start().unwrap();
+    let admin_principal = realm.admin_principal();
+    let before = realm.kadmin_local(&["getprinc", ADMIN]).unwrap();
+    for (rights, right) in
+        [("admsi */*", "set the key of"), ("m *", "modify"), ("*", "set the key of")]
+    {
+        realm.write_acl(&[format!("{admin_principal} {rights}")]).unwrap();
+        realm.stop_kadmind();
+        realm.start_kadmind().unwrap();
+        let found = admin(&realm).check_rights().await.unwrap();
+        let is_found =
+            matches!(&found, StartupCheck::TooWide { right: what, .. } if *what == right);
+        assert!(is_found, "{rights}: {found:?}");
+    }
+    let after = realm.kadmin_local(&["getprinc", ADMIN]).unwrap();
+    let keys = |text: &str| text.lines().filter(|line| line.starts_with("Key:")).count();
+    assert_eq!(keys(&after), keys(&before));
+    assert!(realm.kadmin_local(&["getprinc", "krbtgt/krb-broker-probe"]).is_err());
+}
