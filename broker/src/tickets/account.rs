@@ -5,11 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{
-    entitlement::GrantedTicket,
-    kdc::AccountKeys,
-    krb5::keytab,
-};
+use crate::{entitlement::GrantedTicket, kdc::AccountKeys, krb5::keytab};
 
 /// The most bytes of a keytab file that are read.
 const MAX_FILE: u64 = 256 * 1024;
@@ -63,7 +59,8 @@ impl AccountKeytabs {
             let path = path.clone();
             move || read(&path)
         });
-        let unreadable = |detail: String| AccountKeyError::Unreadable { path: path.clone(), detail };
+        let unreadable =
+            |detail: String| AccountKeyError::Unreadable { path: path.clone(), detail };
         let bytes = read.await.map_err(|e| unreadable(e.to_string()))??;
         let file = keytab::read(bytes.expose()).map_err(|e| unreadable(e.to_string()))?;
         let keysets = keytab::keysets(&file.entries, &account.client);
@@ -76,8 +73,10 @@ impl AccountKeytabs {
 
 fn read(path: &Path) -> Result<krb_proto::Secret, AccountKeyError> {
     use std::{io::Read, os::unix::fs::MetadataExt};
-    let unreadable =
-        |e: std::io::Error| AccountKeyError::Unreadable { path: path.to_owned(), detail: e.to_string() };
+    let unreadable = |e: std::io::Error| AccountKeyError::Unreadable {
+        path: path.to_owned(),
+        detail: e.to_string(),
+    };
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let mode = file.metadata().map_err(unreadable)?.mode() & 0o7777;
     if mode & 0o077 != 0 {
