@@ -2,7 +2,7 @@
 //! the keys that a dead node held.
 //!
 //! ```text
-//!  api ──> use cases (issuing, syncing, keys::walker, tickets, session::watch)
+//!  api ──> use cases (issue, session::{sync, watch}, keys::walker, tickets)
 //!              │                    │
 //!              ▼                    ▼
 //!   pure decisions               seams: kdc, store, pods, audit
@@ -20,7 +20,7 @@
 //!   audit lines durable at once.
 //! - [`api`] turns requests into use cases and failures into codes.
 //!
-//! Only [`run`] names concrete adapters.
+//! Only [`run`] names concrete adapters: start reading there, then at [`issue`].
 
 pub mod admission;
 pub mod api;
@@ -28,6 +28,10 @@ pub mod audit;
 pub mod clock;
 pub mod config;
 pub mod entitlement;
+<<<<<<< HEAD
+=======
+pub mod hygiene;
+>>>>>>> main
 pub mod issue;
 pub mod kdc;
 pub mod keys;
@@ -37,6 +41,181 @@ pub mod ledger;
 pub mod material;
 pub mod pods;
 pub mod session;
+mod start;
 pub mod store;
 pub mod tickets;
 pub mod yaml;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use start::StartError;
+
+use crate::{
+    audit::{Actor, Event, Record, file::FileAudit},
+    clock::{Clock, Entropy, SystemClock, SystemEntropy},
+    config::Config,
+    entitlement::policy::Policy,
+    issue::Issuer,
+    kdc::{Kdc, client::RealmClient, gate::Gate, mit::MitAdmin},
+    keys::walker::{Parts, Walker},
+    ledger::book::Book,
+    material::Pusher,
+    pods::file::FilePods,
+    session::{hub::Hub, sync::Syncing, watch::Watch},
+    store::{
+        LeaseStore,
+        committer::{Committer, Pace},
+        seal::{MasterKey, Sealer},
+        sled::SledStore,
+    },
+    tickets::{AccountKeytabs, TicketTimes, Tickets, refresh::Refresher},
+};
+
+/// Builds the broker and runs it until `stop`. Only this function knows which KDC, which
+/// store and which source of pods are in use; every task is started and stopped here.
+///
+/// # Errors
+/// When it can't start, when the realm is not as it must be, or when nothing can be
+/// recorded any more.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+    let started_at = clock.now().wall;
+    start::private_directory(&config.run_dir)?;
+
+    let master = MasterKey::from_file(start::master_key_file(&config.store))?;
+    let sealer = Sealer::new(&master, entropy.clone());
+    let store_config = start::sled_config(&config.store);
+    let sled = SledStore::open(store_config, &master, clock.clone(), entropy.clone())?;
+    let store: Arc<dyn LeaseStore> = Arc::new(sled);
+    let loaded = store.load()?;
+    let audit = Arc::new(FileAudit::open(&config.audit, loaded.audit_head, started_at)?);
+    let ledger = start::ledger(&config, &loaded, &sealer, clock.now())?;
+    let pace = Pace { snapshot_every: config.store.snapshot_every, ..Pace::default() };
+    let (committer, committing) = Committer::start(store.clone(), audit, clock.clone(), pace)
+        .map_err(StartError::Thread)?;
+    let book = Book::new(ledger, committer.clone(), sealer, clock.clone());
+    start::record_start(&book, &loaded).await?;
+
+    let policy = Policy::load(config.entitlements.clone(), config.rules.clone(), clock.clone())
+        .map_err(StartError::Entitlements)?;
+    let policy = Arc::new(policy);
+    let pods = Arc::new(FilePods::with_gone_after(
+        &config.pods,
+        config.cluster.clone(),
+        clock.clone(),
+        config.pods_gone_after,
+    ));
+
+    let gate = Arc::new(Gate::new(config.gate.kdc, config.gate.kadmin));
+    let admin = MitAdmin::start(start::mit_settings(&config), gate.clone(), clock.clone())?;
+    let client = start::realm_client(&config, gate.clone(), clock.clone(), entropy.clone())?;
+    let kdc: Arc<RealmClient> = Arc::new(client);
+    let tickets = Arc::new(Tickets::new(
+        kdc.clone(),
+        AccountKeytabs::new(&config.realm.accounts),
+        TicketTimes { life: config.realm.ticket_life, retry_after: Duration::from_secs(10) },
+        clock.clone(),
+        entropy.clone(),
+    ));
+
+    let tasks = TaskTracker::new();
+    let stopping = stop.child_token();
+    let hub = Arc::new(Hub::default());
+    let realm = config.realm.name.clone();
+    let pusher = Pusher::new(book.clone(), hub.clone(), tickets.clone(), realm.clone());
+    let parts = Parts {
+        book: book.clone(),
+        admin: Arc::new(admin.clone()),
+        kdc: kdc.clone(),
+        pusher: pusher.clone(),
+        entropy: entropy.clone(),
+        enctypes: config.realm.enctypes.clone(),
+        times: config.realm.walk,
+    };
+    let walker = Walker::new(parts, tasks.clone(), stopping.clone());
+    let issuer = Arc::new(Issuer {
+        book: book.clone(),
+        pods: pods.clone(),
+        policy: policy.clone(),
+        walker: walker.clone(),
+        tickets: tickets.clone(),
+        entropy,
+        default_realm: realm.clone(),
+        service_max_life: config.realm.service_max_life,
+        within: config.issue_within,
+    });
+    let syncing = Syncing {
+        book: book.clone(),
+        hub: hub.clone(),
+        pusher: pusher.clone(),
+        walker: walker.clone(),
+        times: config.times,
+    };
+
+    let tick = start::tick(&config.times);
+    tasks.spawn(
+        Watch {
+            book: book.clone(),
+            hub,
+            pusher: pusher.clone(),
+            walker: walker.clone(),
+            tickets: tickets.clone(),
+            pods: pods.clone(),
+            times: config.times,
+            every: tick,
+            sweep_every: tick * 10,
+            keep_ended: config.keep_ended,
+            clock_skew: config.realm.walk.clock_skew,
+        }
+        .run(stopping.clone()),
+    );
+    let refresher = Refresher { tickets, book: book.clone(), pusher, every: tick };
+    tasks.spawn(refresher.run(stopping.clone()));
+    let (every, token) = (config.entitlements_every, stopping.clone());
+    tasks.spawn(policy.clone().keep_fresh(book.clone(), every, token));
+    walker.kick_all();
+
+    let skew = config.realm.walk.clock_skew;
+    let health = {
+        let (kdc, admin) = (kdc, admin.clone());
+        Arc::new(move || kdc.health().into_iter().chain([admin.health()]).collect())
+    };
+    let services = api::Services {
+        node: api::node::NodeApi {
+            issuer,
+            syncing,
+            profile: start::profile(&config),
+            tasks: tasks.clone(),
+        },
+        lease: api::lease::LeaseApi { book: book.clone(), times: config.times, clock_skew: skew },
+        namespace: api::namespace::NamespaceApi { book: book.clone(), pods },
+        status: api::status::StatusApi {
+            book: book.clone(),
+            store,
+            gate,
+            health,
+            policy,
+            walker,
+            realm,
+            started_at,
+        },
+    };
+    let acceptor = api::tls::Acceptor::new(&config.certificate, &config.key, &config.roles)
+        .map_err(api::ServeError::from)?;
+    let serving =
+        api::serve(config.listen, acceptor, services, book.clone(), stopping.clone());
+    let checking =
+        start::check_realm(admin, config.realm.allow_wide_rights, stopping.clone());
+    let outcome = start::until_stopped(serving, checking, &committer, &stop).await;
+
+    stopping.cancel(); // whatever ended takes the tasks along
+    tasks.close();
+    tasks.wait().await;
+    let _ = book.audit(Record::new(Event::BrokerStopped, Actor::Broker)).await;
+    committer.close();
+    let _ = tokio::task::spawn_blocking(move || committing.join()).await;
+    outcome
+}

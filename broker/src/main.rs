@@ -1,3 +1,120 @@
 //! The `krb-broker` command.
 
-fn main() {}
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use krb_broker::{
+    admission::command::{AclArgs, InjectArgs, run_acl, run_inject},
+    audit, clock,
+    config::Config,
+    entitlement::load::Entitlements,
+    hygiene, run,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Issues Kerberos keytabs and tickets to pods, as leases.
+#[derive(Parser)]
+#[command(version, about)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the broker.
+    Serve(ConfigArgs),
+    /// Check the configuration and the entitlements, and say all that is wrong with them.
+    Check(ConfigArgs),
+    /// Turn annotated manifests into ones with the volume, its mounts and environment.
+    Inject(InjectArgs),
+    /// Print the lines of kadm5.acl that the entitlements need.
+    Acl(AclArgs),
+    /// Write a new random master key to a file that does not exist yet.
+    NewMasterKey {
+        /// The file, which is made with mode 0600.
+        file: PathBuf,
+    },
+}
+
+#[derive(clap::Args)]
+struct ConfigArgs {
+    /// The broker's configuration.
+    #[arg(long, value_name = "FILE", default_value = "/etc/krb-broker/broker.toml")]
+    config: PathBuf,
+}
+
+/// What a command says on its standard output, or why it failed.
+type Said = Result<String, Box<dyn std::error::Error>>;
+
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "these are the command's words")]
+fn main() -> ExitCode {
+    let said = match Args::parse().command {
+        Command::Serve(args) => serve(&args),
+        Command::Check(args) => check(&args),
+        Command::Inject(args) => run_inject(&args).map_err(Into::into),
+        Command::Acl(args) => run_acl(&args).map_err(Into::into),
+        Command::NewMasterKey { file } => new_master_key(&file),
+    };
+    match said {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("krb-broker: {}", audit::chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(args: &ConfigArgs) -> Said {
+    tracing_subscriber::fmt()
+        .json()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::builder()
+                .with_default_directive(tracing::Level::INFO.into())
+                .from_env_lossy(),
+        )
+        .init();
+    let config = Config::load(&args.config)?;
+    hygiene::apply(config.allow_swap)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        stop_on_signals(&stop)?;
+        Ok::<_, Box<dyn std::error::Error>>(run(config, stop).await?)
+    })?;
+    Ok(String::new())
+}
+
+/// SIGTERM and SIGINT end the broker in good order.
+fn stop_on_signals(stop: &CancellationToken) -> std::io::Result<()> {
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let (mut signals, stop) = (signal(kind)?, stop.clone());
+        tokio::spawn(async move {
+            signals.recv().await;
+            stop.cancel();
+        });
+    }
+    Ok(())
+}
+
+fn check(args: &ConfigArgs) -> Said {
+    let config = Config::load(&args.config)?;
+    let entitlements = Entitlements::load(&config.entitlements)?;
+    let accounts = entitlements.accounts().len();
+    Ok(format!("{} is good: {accounts} role accounts\n", args.config.display()))
+}
+
+fn new_master_key(file: &std::path::Path) -> Said {
+    use std::{io::Write, os::unix::fs::OpenOptionsExt};
+    let mut options = std::fs::OpenOptions::new();
+    let mut made = options.write(true).create_new(true).mode(0o600).open(file)?;
+    let key = krb_broker::store::seal::new_master_key(&clock::SystemEntropy);
+    made.write_all(key.expose())?;
+    made.sync_all()?;
+    Ok(format!("{} holds a new master key; keep a copy where the store is not\n", file.display()))
+}

@@ -98,7 +98,7 @@ fn kubelet_root() -> PathBuf {
 }
 
 fn driver_directory() -> String {
-    "ts~krb".to_owned()
+    "krb-broker~credentials".to_owned()
 }
 
 fn run_dir() -> PathBuf {

@@ -10,6 +10,7 @@
 pub mod contract;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
+pub mod client;
 pub mod gate;
 pub mod mit;
 

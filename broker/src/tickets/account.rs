@@ -5,7 +5,13 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{entitlement::GrantedTicket, kdc::AccountKeys, krb5::keytab};
+use krb_proto::Principal;
+
+use crate::{
+    entitlement::GrantedTicket,
+    kdc::AccountKeys,
+    krb5::keytab,
+};
 
 /// The most bytes of a keytab file that are read.
 const MAX_FILE: u64 = 256 * 1024;
@@ -55,28 +61,33 @@ impl AccountKeytabs {
     /// When its file can't be used.
     pub async fn keys(&self, account: &GrantedTicket) -> Result<AccountKeys, AccountKeyError> {
         let path = self.dir.join(format!("{}.keytab", account.login));
+        let client = account.client.clone();
         let read = tokio::task::spawn_blocking({
             let path = path.clone();
-            move || read(&path)
+            move || read_keys(&path, client)
         });
-        let unreadable =
-            |detail: String| AccountKeyError::Unreadable { path: path.clone(), detail };
-        let bytes = read.await.map_err(|e| unreadable(e.to_string()))??;
-        let file = keytab::read(bytes.expose()).map_err(|e| unreadable(e.to_string()))?;
-        let keysets = keytab::keysets(&file.entries, &account.client);
-        if keysets.is_empty() {
-            return Err(AccountKeyError::NoKey { path });
-        }
-        Ok(AccountKeys { client: account.client.clone(), keysets })
+        read.await.map_err(|e| AccountKeyError::Unreadable { path, detail: e.to_string() })?
     }
+}
+
+/// The keys of `client` in a keytab file, newest first.
+///
+/// # Errors
+/// When the file can't be used.
+pub fn read_keys(path: &Path, client: Principal) -> Result<AccountKeys, AccountKeyError> {
+    let unreadable = |detail| AccountKeyError::Unreadable { path: path.to_owned(), detail };
+    let file = keytab::read(read(path)?.expose()).map_err(|e| unreadable(e.to_string()))?;
+    let keysets = keytab::keysets(&file.entries, &client);
+    if keysets.is_empty() {
+        return Err(AccountKeyError::NoKey { path: path.to_owned() });
+    }
+    Ok(AccountKeys { client, keysets })
 }
 
 fn read(path: &Path) -> Result<krb_proto::Secret, AccountKeyError> {
     use std::{io::Read, os::unix::fs::MetadataExt};
-    let unreadable = |e: std::io::Error| AccountKeyError::Unreadable {
-        path: path.to_owned(),
-        detail: e.to_string(),
-    };
+    let unreadable =
+        |e: std::io::Error| AccountKeyError::Unreadable { path: path.to_owned(), detail: e.to_string() };
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let mode = file.metadata().map_err(unreadable)?.mode() & 0o7777;
     if mode & 0o077 != 0 {

@@ -26,7 +26,7 @@ use crate::{
 mod account;
 pub mod refresh;
 
-pub use account::{AccountKeyError, AccountKeytabs};
+pub use account::{AccountKeyError, AccountKeytabs, read_keys};
 
 /// How tickets are fetched.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,7 @@
 //! What is checked at the KDC before the broker serves: its policy, and that its rights are not
 //! too wide. Neither check changes anything.
 
-use std::{ffi::CString, sync::Arc, time::Duration};
+use std::{ffi::CString, fmt, sync::Arc, time::Duration};
 
 use krb_proto::{Kvno, Principal};
 
@@ -51,6 +51,34 @@ pub enum StartupCheck {
         /// To do what.
         right: &'static str,
     },
+}
+
+impl fmt::Display for StartupCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const HOW: &str = "`krb-broker acl` prints what to do";
+        match self {
+            Self::Passed => f.write_str("as it must be"),
+            Self::PolicyMissing { policy } => {
+                write!(f, "the policy {policy} does not exist at the KDC; {HOW}")
+            }
+            Self::PolicyUnreadable { policy } => write!(
+                f,
+                "the broker can't read the policy {policy}: its own principal must carry it; {HOW}"
+            ),
+            Self::MinLifeTooShort { policy, found, least } => write!(
+                f,
+                "the policy {policy} has a minlife of {} days, not {}: whoever holds a keytab \
+                 could change its key; {HOW}",
+                found.as_secs() / 86_400,
+                least.as_secs() / 86_400
+            ),
+            Self::TooWide { principal, right } => write!(
+                f,
+                "the broker may {right} {principal}: its rights at kadmin are too wide; {HOW}, or \
+                 set realm.allow_wide_rights"
+            ),
+        }
+    }
 }
 
 impl MitAdmin {
