@@ -28,10 +28,7 @@ pub mod audit;
 pub mod clock;
 pub mod config;
 pub mod entitlement;
-<<<<<<< HEAD
-=======
 pub mod hygiene;
->>>>>>> main
 pub mod issue;
 pub mod kdc;
 pub mod keys;

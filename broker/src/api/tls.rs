@@ -136,10 +136,9 @@ impl Acceptor {
 
     async fn accept(&self, tcp: TcpStream) -> io::Result<Connection> {
         tcp.set_nodelay(true)?;
-        let stream =
-            tokio::time::timeout(HANDSHAKE, self.tls.accept(tcp)).await.map_err(|_| {
-                io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long")
-            })??;
+        let stream = tokio::time::timeout(HANDSHAKE, self.tls.accept(tcp))
+            .await
+            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long"))??;
         let caller = self.caller(stream.get_ref().1.peer_certificates().unwrap_or_default());
         Ok(Connection { stream, caller })
     }
@@ -217,9 +216,7 @@ pub fn incoming(
             tokio::spawn(async move {
                 match acceptor.accept(tcp).await {
                     Ok(connection) => drop(ready.send(Ok(connection)).await),
-                    Err(error) => {
-                        tracing::info!(%peer, %error, "a connection did not prove itself")
-                    }
+                    Err(error) => tracing::info!(%peer, %error, "a connection did not prove itself"),
                 }
                 drop(permit);
             });
