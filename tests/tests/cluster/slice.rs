@@ -56,7 +56,7 @@ spec:
 /// Has the namespace, with the service account that pods in it need.
 fn make_namespace(cluster: &Cluster) -> Told {
     let kubectl = cluster.kubectl();
-    kubectl.apply("{apiVersion: v1, kind: Namespace, metadata: {name: tsfoo}}")?;
+    kubectl.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: tsfoo}\n")?;
     let account = wait::until("the default service account", RELEASE, || {
         kubectl.get(NAMESPACE, "serviceaccount", "default")
     });
@@ -174,12 +174,16 @@ pub fn a_new_agent_takes_over_the_volumes_of_the_one_before(world: &World<'_>) -
     let before = field.servers.leases(&["ACTIVE"])?;
 
     let old = agent_pod(cluster)?;
-    kubectl.run(&["-n", "krb-broker", "delete", "pod", &old])?;
-    kubectl.exec(NAMESPACE, "steady-0", "main", "klist -s && test -s /var/spool/keytabs/tsfoo")?;
+    let sums = "klist -s && sha256sum /var/spool/tickets/tsfoo /var/spool/keytabs/tsfoo";
+    let files = || kubectl.exec(NAMESPACE, "steady-0", "main", sums);
+    let served = files()?;
+    kubectl.run(&["-n", "krb-broker", "delete", "pod", &old])?; // returns when it is gone
+    assert_eq!(files()?, served, "the pod is served while there is no agent");
     assert_ne!(agent_pod(cluster)?, old);
 
     let after = field.servers.leases(&["ACTIVE"])?;
     assert_eq!(before[0]["leaseId"], after[0]["leaseId"], "the lease must live on");
+    assert_eq!(files()?, served, "the new agent leaves good files as they are");
     end_pod(cluster, field, "steady-0", &volumes)
 }
 
