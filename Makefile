@@ -35,7 +35,7 @@ help:
 	@echo 'make check     fmt, clippy, doc, licences, advisories'
 	@echo 'make bench     the budgets, measured'
 	@echo 'make fuzz      $(FUZZ_SECONDS) s of fuzzing (FUZZ_SECONDS=, SEED=)'
-	@echo 'make build     all programs; the driver static, in $(TARGET)/driver'
+	@echo 'make build     all programs; the driver static, in $(TARGET)/dist'
 	@echo 'Needs: cargo, cc, git, make, bash; Debian with apt; root for demo, test and bench.'
 
 # ---- What must be there
@@ -62,7 +62,7 @@ build: driver
 	$(CARGO) build --locked --workspace --bins
 
 driver:
-	bash flexvolume/build.sh $(TARGET)/driver/krb-flexvolume
+	bash flexvolume/build.sh $(TARGET)/dist/krb-flexvolume
 
 # ---- Test. Budget on 2 cores from an empty target: build 30 min, units 5, stories 12, long 6, cluster 20.
 # All stages select from the whole workspace, so that everything is compiled once, with the same features.

@@ -6,7 +6,12 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the output of a test runner")]
 
+mod certificates;
+mod field;
+mod programs;
 mod propagation;
+mod servers;
+mod slice;
 mod story;
 
 use std::{
@@ -17,9 +22,10 @@ use std::{
 };
 
 use krb_tests::cluster::{Cluster, ClusterError, Found, Parts, server_net, wait};
-use story::Story;
+use story::{Story, World};
 
-/// The stories, in the order in which they run. They share one cluster.
+/// The stories, in the order in which they run. They share one cluster, and the last one kills its
+/// node.
 const STORIES: &[Story] = &[
     Story {
         name: "a_volume_is_mounted_for_its_pod_and_gone_after_it",
@@ -28,6 +34,22 @@ const STORIES: &[Story] = &[
     Story {
         name: "an_agent_in_a_pod_fills_what_the_driver_mounted_on_the_node",
         tell: propagation::an_agent_in_a_pod_fills_what_the_driver_mounted_on_the_node,
+    },
+    Story {
+        name: "a_pod_authenticates_with_what_its_annotations_asked_for",
+        tell: slice::a_pod_authenticates_with_what_its_annotations_asked_for,
+    },
+    Story {
+        name: "a_pod_that_asks_for_more_never_starts_and_its_owner_reads_why",
+        tell: slice::a_pod_that_asks_for_more_never_starts_and_its_owner_reads_why,
+    },
+    Story {
+        name: "a_new_agent_takes_over_the_volumes_of_the_one_before",
+        tell: slice::a_new_agent_takes_over_the_volumes_of_the_one_before,
+    },
+    Story {
+        name: "a_node_that_dies_loses_its_leases_and_its_keys_are_replaced",
+        tell: slice::a_node_that_dies_loses_its_leases_and_its_keys_are_replaced,
     },
 ];
 
@@ -67,6 +89,8 @@ fn outer(arguments: &[String]) -> Result<bool, ClusterError> {
         }
     };
     let started = wait::monotonic();
+    programs::bring().map_err(|error| ClusterError::new("building what the stories run", error))?;
+    println!("cluster: programs and packages after {} s", (wait::monotonic() - started).as_secs());
     let cluster = Cluster::up(parts)?;
     println!("cluster: up after {} s", (wait::monotonic() - started).as_secs());
     let passed = run_inside(cluster.dir(), arguments);
@@ -96,5 +120,5 @@ fn inner(dir: PathBuf, arguments: &[String]) -> Result<bool, ClusterError> {
         return Err(ClusterError::new("finding the cluster's scripts", "they were there before"));
     };
     let cluster = Cluster::of(parts, dir);
-    Ok(story::tell(STORIES, &cluster, arguments))
+    Ok(story::tell(STORIES, &World::new(&cluster), arguments))
 }

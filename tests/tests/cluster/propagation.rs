@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use krb_tests::cluster::Cluster;
 
-use crate::story::Told;
+use crate::story::{Told, World};
 
 /// The driver of these stories: a shell script that mounts a tmpfs with the file `hello`.
 const DRIVER: &str = "example.com~min";
@@ -75,7 +75,8 @@ fn install_driver(cluster: &Cluster) -> Told {
     Ok(cluster.node("n1").install_driver(&script, DRIVER)?)
 }
 
-pub fn a_volume_is_mounted_for_its_pod_and_gone_after_it(cluster: &Cluster) -> Told {
+pub fn a_volume_is_mounted_for_its_pod_and_gone_after_it(world: &World<'_>) -> Told {
+    let cluster = world.cluster;
     let kubectl = cluster.kubectl();
     install_driver(cluster)?;
     kubectl.apply(&pod("plain"))?;
@@ -92,7 +93,8 @@ pub fn a_volume_is_mounted_for_its_pod_and_gone_after_it(cluster: &Cluster) -> T
     Ok(kubectl.wait_gone("default", "plain")?)
 }
 
-pub fn an_agent_in_a_pod_fills_what_the_driver_mounted_on_the_node(cluster: &Cluster) -> Told {
+pub fn an_agent_in_a_pod_fills_what_the_driver_mounted_on_the_node(world: &World<'_>) -> Told {
+    let cluster = world.cluster;
     let kubectl = cluster.kubectl();
     install_driver(cluster)?;
     kubectl.apply(AGENT)?;

@@ -1,0 +1,68 @@
+//! Our programs, built from this tree, and the tools that the stories use.
+//!
+//! Brought before the cluster is: the stories run in a network that leads nowhere.
+
+use std::{
+    env,
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use krb_tests::realm::packages;
+
+/// The root of the repository.
+pub fn repository() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// Builds the programs, and brings the packages of the KDC and of the stock gRPC client.
+pub fn bring() -> Result<(), Box<dyn Error>> {
+    packages::bin("krb5kdc")?;
+    run(Command::new("bash").arg(repository().join("tests/packages-python.sh")))?;
+    // what `make build` does; quick after it
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    run(Command::new(cargo).args(["build", "--quiet", "--locked", "--workspace", "--bins"]))?;
+    run(Command::new("sh").arg("flexvolume/build.sh").arg(driver()))?;
+    // without what debuggers read it is a tenth of the size, and the image loads as much faster
+    fs::create_dir_all(stripped_agent().parent().ok_or("no directory")?)?;
+    run(Command::new("strip").arg("-o").arg(stripped_agent()).arg(built("krb-node-agent")?))
+}
+
+/// The broker.
+pub fn broker() -> Result<PathBuf, Box<dyn Error>> {
+    built("krb-broker")
+}
+
+/// The driver, static.
+pub fn driver() -> PathBuf {
+    repository().join("target/dist/krb-flexvolume")
+}
+
+/// The agent.
+pub fn stripped_agent() -> PathBuf {
+    repository().join("target/dist/krb-node-agent")
+}
+
+/// The Python that has the stock gRPC client.
+pub fn python() -> PathBuf {
+    repository().join("target/venv/bin/python")
+}
+
+/// A program of the workspace: it lies one above the directory of this one.
+fn built(name: &str) -> Result<PathBuf, Box<dyn Error>> {
+    let own = env::current_exe()?;
+    let dir = own.parent().and_then(Path::parent).ok_or("no directory above this program's")?;
+    Ok(dir.join(name))
+}
+
+/// Runs a command to its end, in the repository.
+fn run(command: &mut Command) -> Result<(), Box<dyn Error>> {
+    let output = command.current_dir(repository()).stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    Err(format!("{command:?}: {}: {said}", output.status).into())
+}
