@@ -9,6 +9,8 @@
 //! - Nothing is held past `serve_until`; no reply of the broker, no serving.
 
 mod asks;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
@@ -131,9 +133,10 @@ impl Holdings {
         self.record.generation
     }
 
-    /// Whether there is nothing to come back for: no volume, no release to tell.
+    /// Whether there is nothing to come back for: no volume, none to come, no release to tell.
     pub fn is_empty(&self) -> bool {
-        self.record.volumes.is_empty() && self.record.releases.is_empty()
+        let nothing_comes = !self.asks.any_before(self.asks.next());
+        self.record.volumes.is_empty() && self.record.releases.is_empty() && nothing_comes
     }
 
     /// How many volumes there are, held or wanted.
