@@ -186,6 +186,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
             syncing,
             profile: start::profile(&config),
             tasks: tasks.clone(),
+            stop: stopping.clone(),
         },
         lease: api::lease::LeaseApi { book: book.clone(), times: config.times, clock_skew: skew },
         namespace: api::namespace::NamespaceApi { book: book.clone(), pods },
