@@ -24,8 +24,11 @@ async fn a_full_volume_keeps_its_old_files_and_takes_new_ones_when_there_is_room
     let filled = container::run(node, &pod, "/usr/bin", FILL)?;
     let said = String::from_utf8_lossy(&filled.stdout).into_owned();
     assert!(said.starts_with("61234\n"), "the pod's own user fills it: {said}");
-    let ticket = node.read(&pod, "tickets/tsfoo").expect("a ticket");
-    let keytab = node.read(&pod, "keytabs/tsfoo").expect("a keytab");
+    let had = |part: &str| {
+        let missing = || format!("no {part}: {said}\n{}\n{}", node.log(), world.broker.log());
+        node.read(&pod, part).ok_or_else(missing)
+    };
+    let (ticket, keytab) = (had("tickets/tsfoo")?, had("keytabs/tsfoo")?);
 
     wait_for("the agent to say that there is no room", || {
         node.log().contains("too small").then_some(())
