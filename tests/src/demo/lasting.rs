@@ -9,7 +9,7 @@ use super::{
     stage::{DOOMED, SURVIVOR, Stage, asked, expect, kvnos, moment, now},
     using,
 };
-use crate::world::{TSFOO, WorldError};
+use crate::world::{TSFOO, WorldError, pods::Pod};
 
 /// How long the broker may take to note that a volume is gone.
 const RELEASED_WITHIN: Duration = Duration::from_secs(10);
@@ -18,16 +18,16 @@ const RELEASED_WITHIN: Duration = Duration::from_secs(10);
 pub async fn restart(screen: &mut Screen, stage: &mut Stage) -> Result<(), WorldError> {
     screen.step(
         "The broker crashes",
-        "SIGKILL, and a start on the same store. Pods go on with what they have meanwhile; leases and keys are all \
-         there again.",
+        "SIGKILL, then a start on the same store. Pods go on meanwhile; all leases and keys are there again.",
     )?;
     let before = all(stage).await?;
-    screen.command("kill -9 $(broker); krb-broker serve --config broker.toml &")?;
+    let pid = stage.world.broker.pid().unwrap_or_default();
+    screen.command(&format!("kill -9 {pid}; krb-broker serve --config broker.toml &"))?;
     stage.world.broker.kill();
     let began = now();
     stage.world.broker.restart()?;
     let took = now().since(began).as_millis();
-    using::list(screen, stage)?;
+    using::again(screen, stage)?;
     expect(all(stage).await? == before, "the same leases as before")?;
     screen.seen(&format!("it answered after {took} ms, with the same {} leases.", before.len()))
 }
@@ -44,8 +44,7 @@ async fn all(stage: &Stage) -> Result<Vec<(String, i32, String)>, WorldError> {
 pub async fn unmount(screen: &mut Screen, stage: &Stage) -> Result<(), WorldError> {
     screen.step(
         "The pods end",
-        "Kubelet unmounts. The driver empties the files itself, so it works on node-a too, where no agent is left; \
-         node-b's agent gives the lease back.",
+        "Kubelet unmounts. The driver needs no agent for it, as on node-a; node-b's gives the lease back.",
     )?;
     for node in [DOOMED, SURVIVOR] {
         let pod = stage.pod(node);
@@ -54,7 +53,7 @@ pub async fn unmount(screen: &mut Screen, stage: &Stage) -> Result<(), WorldErro
         let answer = stage.node(node).unmount(pod)?;
         screen.output(&answer.text)?;
         expect(answer.is_success(), "the driver to unmount the volume")?;
-        screen.command(&format!("grep -c krb-credentials /proc/self/mountinfo   # on {node}"))?;
+        screen.command_in(node, "grep -c krb-credentials /proc/self/mountinfo")?;
         let mut count = stage.node(node).command("grep");
         let count = count.args(["-c", "krb-credentials", "/proc/self/mountinfo"]).output()?;
         screen.output(&count.stdout)?;

@@ -10,7 +10,7 @@ use crate::world::WorldError;
 /// Columns.
 const WIDTH: usize = 110;
 /// Before the output of a command.
-const INDENT: &str = "     ";
+const INDENT: &str = "      ";
 /// Lines of each log that a failure shows.
 const TAIL: usize = 15;
 
@@ -57,7 +57,17 @@ impl Screen {
 
     /// A command as one would type it.
     pub fn command(&mut self, command: &str) -> Result<(), WorldError> {
-        self.folded("   $ ", command)
+        self.folded("    $ ", command)
+    }
+
+    /// A command as one would type it in a pod or on a node of this name.
+    pub fn command_in(&mut self, place: &str, command: &str) -> Result<(), WorldError> {
+        self.folded(&format!("    {place}$ "), command)
+    }
+
+    /// More about a step, in plain words.
+    pub fn note(&mut self, text: &str) -> Result<(), WorldError> {
+        self.wrapped("    ", text)
     }
 
     /// What a command printed.
@@ -70,7 +80,7 @@ impl Screen {
 
     /// What was seen, in plain words.
     pub fn seen(&mut self, text: &str) -> Result<(), WorldError> {
-        self.wrapped("  => ", text)
+        self.wrapped("    => ", text)
     }
 
     /// A line of its own, to the left.
@@ -130,18 +140,25 @@ impl Screen {
         Ok(())
     }
 
-    /// Output: broken where the line is full, the rest further in.
+    /// Output: broken at a blank where there is one near the end, the rest further in.
     fn folded(&mut self, before: &str, text: &str) -> Result<(), WorldError> {
         let text: Vec<char> = self.shortened(text).trim_end().chars().collect();
-        if text.is_empty() {
-            return Ok(()); // commands leave empty lines; here they only take room
+        let (mut rest, mut before) = (text.as_slice(), before.to_owned());
+        while !rest.is_empty() {
+            let (line, after) = rest.split_at(fold_at(rest, WIDTH - before.chars().count()));
+            writeln!(self.out, "{}", format!("{before}{}", String::from_iter(line)).trim_end())?;
+            before = format!("{INDENT}    ");
+            rest = after;
         }
-        let (first, rest) = text.split_at(text.len().min(WIDTH - before.len()));
-        writeln!(self.out, "{before}{}", String::from_iter(first))?;
-        let before = format!("{}  ", " ".repeat(before.len()));
-        for part in rest.chunks(WIDTH - before.len()) {
-            writeln!(self.out, "{before}{}", String::from_iter(part))?;
-        }
-        Ok(())
+        Ok(()) // commands print empty lines; here they would only take room
     }
+}
+
+/// How many characters go into a line of this width.
+fn fold_at(text: &[char], width: usize) -> usize {
+    if text.len() <= width {
+        return text.len();
+    }
+    let blank = text[..width].iter().rposition(|c| *c == ' ');
+    blank.filter(|at| at * 2 > width).map_or(width, |at| at + 1)
 }

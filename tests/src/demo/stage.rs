@@ -47,7 +47,7 @@ impl Stage {
                 .to_owned(),
             ..Settings::default()
         };
-        let options = realm::Options { name: "EXAMPLE.COM".to_owned(), ..Default::default() };
+        let options = realm::Options { name: "DEMO".to_owned(), ..Default::default() };
         let world = World::build(&[DOOMED, SURVIVOR], &[TSFOO], options, settings)?;
         let tools = packages::root().join("usr/bin").display().to_string();
         Ok(Self { world, tools, pods: Vec::new() })
@@ -90,7 +90,7 @@ impl Stage {
         node: &str,
         script: &str,
     ) -> Result<String, WorldError> {
-        screen.command(&format!("{script}          # in pod {}", self.pod(node).name))?;
+        screen.command_in(&self.pod(node).name, script)?;
         let text = succeeded(script, &self.inside(node, script).output()?)?;
         screen.output(&text)?;
         Ok(text)

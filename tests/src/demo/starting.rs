@@ -12,27 +12,27 @@ use crate::world::{TSFOO, WorldError, pods::Pod, programs::program};
 pub fn realm(screen: &mut Screen) -> Result<Stage, WorldError> {
     screen.step(
         "A throw-away Kerberos realm",
-        "MIT's own krb5kdc and kadmind, in a private directory in memory. No KDC is installed, nothing is \
-         written to /etc. An administrator has made one role account (tsfoo) and one principal for the broker.",
+        "MIT's own krb5kdc and kadmind, in a private directory in memory: nothing in /etc, no KDC installed.",
     )?;
     let stage = Stage::build()?;
-    let dir = stage.dir();
-    screen.shorten(stage.world.dir().display().to_string(), "$DEMO");
-    screen.shorten(dir.display().to_string(), "$TMP");
     let realm_dir = stage.world.realm.dir();
     screen.command(&format!("stat -c '%A %U %n' {}", realm_dir.display()))?;
     let mut listing = Command::new("stat");
     let listing = listing.args(["-c", "%A %U %n"]).arg(realm_dir).output()?;
     screen.output(succeeded("stat", &listing)?)?;
     principals(screen, &stage)?;
+    screen
+        .seen("an administrator has made a role account, tsfoo, and the broker's own principal.")?;
     Ok(stage)
 }
 
 fn principals(screen: &mut Screen, stage: &Stage) -> Result<(), WorldError> {
-    screen.command("kadmin.local listprincs | grep -v krbtgt/ | grep -v kadmin/")?;
+    screen.command("kadmin.local listprincs | grep -v -e kadmin -e krbtgt -e K/M")?;
     let all = stage.world.realm.kadmin_local(&["listprincs"]);
     let all = all.map_err(|e| WorldError::new("kadmin.local", e))?;
-    let ours = all.lines().filter(|name| !name.contains("krbtgt/") && !name.contains("kadmin/"));
+    let ours = all
+        .lines()
+        .filter(|name| !["kadmin", "krbtgt", "K/M"].iter().any(|part| name.contains(part)));
     screen.output(ours.collect::<Vec<_>>().join("\n"))
 }
 
@@ -40,17 +40,17 @@ fn principals(screen: &mut Screen, stage: &Stage) -> Result<(), WorldError> {
 pub fn broker(screen: &mut Screen, stage: &Stage) -> Result<(), WorldError> {
     screen.step(
         "One broker, two nodes",
-        "Only the broker may talk to the KDC, and at kadmin only within these lines. node-a and node-b run an \
-         agent each; they have a certificate that says which node they are, and no Kerberos trust at all.",
+        "Only the broker may talk to the KDC, and at kadmin it may do no more than one such line a service says.",
     )?;
     screen.command("grep HTTP kadm5.acl")?;
     let acl = fs::read_to_string(find_acl(stage))?;
     screen
         .output(acl.lines().filter(|line| line.contains("HTTP")).collect::<Vec<_>>().join("\n"))?;
-    screen.plain("    What the account tsfoo may have is written in its entitlement, by the cluster's operator:")?;
+    screen.note("The cluster's operator has written down what the account may have:")?;
     let file = stage.world.dir().join("entitlements/tsfoo.yaml");
     screen.command("cat entitlements/tsfoo.yaml")?;
-    screen.output(fs::read_to_string(file)?)
+    screen.output(fs::read_to_string(file)?)?;
+    screen.seen("node-a and node-b each run an agent: a certificate says which node it is; no Kerberos trust.")
 }
 
 fn find_acl(stage: &Stage) -> std::path::PathBuf {
@@ -84,10 +84,7 @@ pub fn manifest(screen: &mut Screen, stage: &Stage) -> Result<(), WorldError> {
     screen.command("cat web-0.yaml")?;
     screen.output(&text)?;
 
-    screen.plain("    `inject` (or the same function as an admission webhook) adds the volume, its mounts and the")?;
-    screen.plain(
-        "    environment. What it asks for is copied to where it can't be changed any more:",
-    )?;
+    screen.note("`inject`, or the same as an admission webhook, adds the volume, its mounts, the environment:")?;
     screen.command(
         "krb-broker inject --entitlements entitlements web-0.yaml | diff web-0.yaml - | grep '>'",
     )?;
@@ -97,7 +94,8 @@ pub fn manifest(screen: &mut Screen, stage: &Stage) -> Result<(), WorldError> {
     let injected = stage.dir().join("web-0.injected.yaml");
     fs::write(&injected, succeeded("krb-broker inject", &inject)?)?;
     let diff = Command::new("diff").arg(&written).arg(&injected).output()?;
-    screen.output(excerpt(&String::from_utf8_lossy(&diff.stdout)))
+    screen.output(excerpt(&String::from_utf8_lossy(&diff.stdout)))?;
+    screen.seen("what is asked for is in the volume's options now: they can't be changed, as annotations can.")
 }
 
 /// What both pods ask for.
@@ -134,8 +132,7 @@ fn excerpt(diff: &str) -> String {
 pub fn pods(screen: &mut Screen, stage: &mut Stage) -> Result<(), WorldError> {
     screen.step(
         "One Service, two pods",
-        "Where a pod's host name comes from: a Service that selects it. web-0 runs on node-a, web-1 on node-b; both \
-         serve the same name, so both share its key.",
+        "web-0 runs on node-a, web-1 on node-b; the Service gives both one host name, so both share its key.",
     )?;
     stage.world.pods.service(TSFOO.login, "web")?;
     for (node, name) in [(DOOMED, "web-0"), (SURVIVOR, "web-1")] {
@@ -154,13 +151,13 @@ pub fn pods(screen: &mut Screen, stage: &mut Stage) -> Result<(), WorldError> {
 pub fn mount(screen: &mut Screen, stage: &Stage) -> Result<(), WorldError> {
     screen.step(
         "Kubelet mounts the volumes",
-        "It calls the driver, the driver makes a small tmpfs and asks the node's agent, the agent asks the broker, \
-         and the broker looks the pod up itself, makes the key, and writes down the lease before anything leaves it.",
+        "It calls the driver, that asks the node's agent, that asks the broker, which looks the pod up itself.",
     )?;
     for node in [DOOMED, SURVIVOR] {
         let pod = stage.pod(node);
+        screen.shorten(pod.uid.clone(), if node == DOOMED { "$UID0" } else { "$UID1" });
         let place = format!("pods/{}/volumes/krb-broker~credentials/{}", pod.uid, Pod::VOLUME);
-        screen.command(&format!("credentials mount {place} '{{...}}'   # on {node}"))?;
+        screen.command_in(node, &format!("credentials mount {place} '{{...}}'"))?;
         let before = now();
         let answer = stage.node(node).mount(pod)?;
         let took = now().since(before).as_millis();
@@ -170,5 +167,5 @@ pub fn mount(screen: &mut Screen, stage: &Stage) -> Result<(), WorldError> {
             .seen(&format!("{} may start: it has what it asked for, after {took} ms", pod.name))?;
     }
     principals(screen, stage)?;
-    screen.seen("the broker has made the service's principal and its key.")
+    screen.seen("the service has a principal now; the broker made its key, and wrote down both leases before it left.")
 }

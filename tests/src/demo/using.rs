@@ -7,15 +7,11 @@ use super::{
 };
 use crate::world::WorldError;
 
-/// The columns of the table that fit the screen.
-const COLUMNS: &str = "state,node,pod,keytab,exposed-until";
-
 /// The files, as the container sees them.
 pub fn files(screen: &mut Screen, stage: &Stage) -> Result<(), WorldError> {
     screen.step(
         "What the container finds",
-        "As the pod's own user, in a mount namespace like the container's. The keytab is its user's alone and can't \
-         be written; the directories are root's, so nobody in the pod can swap a file.",
+        "As the pod's own user: files of its own in directories of root's, so nobody in the pod can swap one.",
     )?;
     stage.show(screen, DOOMED, "id -u")?;
     stage.show(screen, DOOMED, "cd /var/spool && ls -ln tickets keytabs")?;
@@ -26,7 +22,7 @@ pub fn files(screen: &mut Screen, stage: &Stage) -> Result<(), WorldError> {
 pub fn klist(screen: &mut Screen, stage: &Stage) -> Result<(), WorldError> {
     screen.step(
         "MIT's klist reads them",
-        "No wrapper and no library of ours: any Kerberos program finds its files through the environment.",
+        "No wrapper, no library of ours: any Kerberos program finds its files through the environment.",
     )?;
     let ticket = stage.show(screen, DOOMED, "klist")?;
     expect(ticket.contains("Default principal: tsfoo@"), "the ticket of the account")?;
@@ -39,7 +35,7 @@ pub fn klist(screen: &mut Screen, stage: &Stage) -> Result<(), WorldError> {
 pub fn exchange(screen: &mut Screen, stage: &Stage) -> Result<(), WorldError> {
     screen.step(
         "The pods authenticate each other",
-        "web-0 serves with its mounted keytab, web-1 asks with its mounted ticket: MIT's GSSAPI samples, unchanged.",
+        "web-0 serves with its mounted keytab, web-1 asks with its mounted ticket: GSSAPI samples of MIT's.",
     )?;
     exchange::run(screen, stage, DOOMED, SURVIVOR)
 }
@@ -48,27 +44,32 @@ pub fn exchange(screen: &mut Screen, stage: &Stage) -> Result<(), WorldError> {
 pub fn leases(screen: &mut Screen, stage: &Stage) -> Result<(), WorldError> {
     screen.step(
         "The operator asks who holds what",
-        "With Python's stock gRPC client, which learns the API from the broker itself (reflection), as grpcurl does.",
+        "With Python's stock gRPC client, which learns the API from the broker (reflection), as grpcurl does.",
     )?;
-    let table = list(screen, stage)?;
+    let columns = "state,node,pod,keytab,exposed-until";
+    screen.command(&format!("leases.py --cert operator.crt ... list --columns {columns}"))?;
+    let output = stage.python("operator", &["list", "--columns", columns])?;
+    let table = succeeded("leases.py list", &output)?;
+    screen.output(&table)?;
     expect(table.contains("2 leases"), "two leases")?;
     screen.seen("kvno 2 is the key's number. `open`: the key is in use, so there is no end of what it can do yet.")
 }
 
-/// Shows the services and the leases.
-pub fn list(screen: &mut Screen, stage: &Stage) -> Result<String, WorldError> {
-    screen.command(&format!("leases.py --cert operator.crt ... list --columns {COLUMNS}"))?;
-    let output = stage.python("operator", &["list", "--columns", COLUMNS])?;
+/// Shows the leases again, without the services.
+pub fn again(screen: &mut Screen, stage: &Stage) -> Result<(), WorldError> {
+    let columns = "state,pod,keytab,exposed-until";
+    screen.command(&format!("leases.py ... list --columns {columns} | tail -n 4"))?;
+    let output = stage.python("operator", &["list", "--columns", columns])?;
     let text = succeeded("leases.py list", &output)?;
-    screen.output(&text)?;
-    Ok(text)
+    let lines: Vec<&str> = text.lines().collect();
+    screen.output(lines[lines.len().saturating_sub(4)..].join("\n"))
 }
 
 /// A node is told nothing.
 pub fn refused(screen: &mut Screen, stage: &Stage) -> Result<(), WorldError> {
     screen.step(
         "A node asks the same",
-        "The same call with the certificate of node-a: a node that is taken over learns nothing about the others.",
+        "The same with the certificate of node-a: a node that is taken over learns nothing about the others.",
     )?;
     screen.command("leases.py --cert node-a.crt ... call krb.broker.v1.LeaseService/ListLeases")?;
     let call = ["call", "krb.broker.v1.LeaseService/ListLeases"];
