@@ -17,7 +17,7 @@ use crate::{
     kdc::KdcError,
     keys::walker::{WalkError, Walker},
     krb5::{ccache::Credential, keytab::UnfitEntries},
-    lease::{Ended, Holder, Lease},
+    lease::{Ended, Holder, Lease, LeaseState},
     ledger::{book::Book, sessions::NotServed},
     material::{self, Keys},
     pods::{Pod, PodSource, PodsUnavailable, Sighting},
@@ -168,7 +168,7 @@ impl Issuer {
         self.check_session(request)?;
         let pod = self.confirm(request).await?; // it runs where the caller is
         let grant = self.policy.decide(&pod, &request.node, &request.volume)?;
-        let id = self.admit(request, &pod, &grant).await?; // before any key is made
+        let (id, again) = self.admit(request, &pod, &grant).await?; // before any key is made
         for granted in &grant.principals {
             let principal = &granted.principal;
             self.walker
@@ -177,7 +177,7 @@ impl Issuer {
                 .map_err(|source| IssueError::Keys { principal: principal.clone(), source })?;
         }
         let tickets = self.fetch_tickets(&grant.tickets).await?;
-        let (lease, keys) = self.deliver(request, &id, &tickets).await?; // before it leaves
+        let (lease, keys) = self.deliver(request, &id, again, &tickets).await?; // before it leaves
         let tickets =
             tickets.iter().map(|(_, t)| material::ticket(t, &self.default_realm)).collect();
         let keytab = keys.keytab().map_err(|source| IssueError::Keytab { source })?;
@@ -210,13 +210,15 @@ impl Issuer {
         Ok(pod)
     }
 
-    /// Binds the namespace, takes the principals up, and records the lease: one round.
+    /// Binds the namespace, takes the principals up, and records the lease: one round. Says
+    /// also whether the lease was Active already: later that can't be seen any more, since a
+    /// push may reach the holder before this answer does.
     async fn admit(
         &self,
         request: &Request,
         pod: &Pod,
         grant: &Grant,
-    ) -> Result<LeaseId, IssueError> {
+    ) -> Result<(LeaseId, bool), IssueError> {
         let mut bits = [0; 16];
         self.entropy.fill(&mut bits);
         let holder = Holder {
@@ -239,10 +241,12 @@ impl Issuer {
                     let line = Record::new(Event::NamespacePinned, Actor::Broker);
                     lines.push(line.namespace(namespace).detail(&pod.namespace_uid));
                 }
-                Ok::<_, Denial>(admitted)
+                let lease = ledger.lease(&admitted.lease);
+                let again = lease.is_some_and(|lease| lease.state == LeaseState::Active);
+                Ok::<_, Denial>((admitted.lease, again))
             })
             .await??;
-        Ok(admitted.lease)
+        Ok(admitted)
     }
 
     async fn fetch_tickets(
@@ -267,6 +271,7 @@ impl Issuer {
         &self,
         request: &Request,
         id: &LeaseId,
+        again: bool,
         tickets: &[(GrantedTicket, Arc<Credential>)],
     ) -> Result<(Lease, Keys), IssueError> {
         self.book
@@ -274,9 +279,6 @@ impl Issuer {
                 ledger
                     .check_session(&request.node, request.generation)
                     .map_err(|source| IssueError::Node { node: request.node.clone(), source })?;
-                let again = ledger
-                    .lease(id)
-                    .is_some_and(|lease| lease.state == crate::lease::LeaseState::Active);
                 for (account, ticket) in tickets {
                     ledger.ticket_leaves(&account.login, ticket.endtime);
                 }
