@@ -2,6 +2,7 @@
 
 pub mod adapters;
 pub mod cluster;
+pub mod demo;
 pub mod fuzz;
 pub mod realm;
 pub mod world;

@@ -39,6 +39,8 @@ pub struct Answer {
     pub status: String,
     /// What the pod's owner would read.
     pub message: String,
+    /// All that it printed.
+    pub text: String,
 }
 
 impl Answer {
@@ -202,7 +204,8 @@ impl Node {
             WorldError::new(format!("the driver's answer {:?}", String::from_utf8_lossy(&said)), e)
         })?;
         let text = |field: &str| answer[field].as_str().unwrap_or_default().to_owned();
-        Ok(Answer { status: text("status"), message: text("message") })
+        let (status, message) = (text("status"), text("message"));
+        Ok(Answer { status, message, text: String::from_utf8_lossy(&said).trim().to_owned() })
     }
 
     /// A file of a mounted volume, as the node's root reads it.
