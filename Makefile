@@ -146,7 +146,8 @@ demo: packages build
 
 bench: packages driver
 	$(need_root)
-	$(CARGO) run --locked --release --package krb-tests --bin bench
+	$(CARGO) build --locked --release --workspace --bins
+	KRB5_CONFIG=tests/empty.krb5.conf $(dir $(BUILT))release/bench
 
 fuzz:
 	$(CARGO) run --locked --release --quiet --package krb-tests --bin fuzz -- --seconds $(FUZZ_SECONDS) --seed $(SEED)

@@ -1,6 +1,7 @@
 //! Runs krb-broker on real parts.
 
 pub mod adapters;
+pub mod bench;
 pub mod cluster;
 pub mod demo;
 pub mod fuzz;

@@ -173,7 +173,12 @@ impl Node {
     pub fn mount(&self, pod: &Pod) -> Result<Answer, WorldError> {
         let target = self.target(pod);
         make_dir(&target)?;
-        let options = json!({
+        self.call(&["mount", &target.display().to_string(), &Self::mount_options(pod)])
+    }
+
+    /// The options that kubelet gives the driver's `mount`, as JSON.
+    pub fn mount_options(pod: &Pod) -> String {
+        json!({
             "kubernetes.io/fsType": "",
             "kubernetes.io/pod.name": pod.name,
             "kubernetes.io/pod.namespace": pod.namespace,
@@ -181,8 +186,8 @@ impl Node {
             "kubernetes.io/pvOrVolumeName": Pod::VOLUME,
             "kubernetes.io/readwrite": "rw",
             "kubernetes.io/serviceAccount.name": "default",
-        });
-        self.call(&["mount", &target.display().to_string(), &options.to_string()])
+        })
+        .to_string()
     }
 
     /// Calls the driver's `unmount` as kubelet does, and removes the directory as it does.
