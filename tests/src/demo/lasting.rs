@@ -48,8 +48,8 @@ pub async fn unmount(screen: &mut Screen, stage: &Stage) -> Result<(), WorldErro
     )?;
     for node in [DOOMED, SURVIVOR] {
         let pod = stage.pod(node);
-        screen
-            .command(&format!("credentials unmount pods/{}/volumes/...   # on {node}", pod.uid))?;
+        let place = format!("pods/{}/volumes/krb-broker~credentials/{}", pod.uid, Pod::VOLUME);
+        screen.command_in(node, &format!("credentials unmount {place}"))?;
         let answer = stage.node(node).unmount(pod)?;
         screen.output(&answer.text)?;
         expect(answer.is_success(), "the driver to unmount the volume")?;

@@ -163,7 +163,7 @@ fn too_late(screen: &mut Screen, stage: &Stage, lease: &Lease) -> Result<(), Wor
     let output = stage.inside(DOOMED, &script).output()?;
     screen.output(&output.stderr)?;
     expect(!output.status.success(), "the ticket of node-a to be over")?;
-    screen.seen("nothing that was ever on node-a opens anything any more.")
+    screen.seen("its ticket has ended, and nobody accepts its key: what was on node-a opens nothing any more.")
 }
 
 /// The audit log's account of the key.
@@ -177,8 +177,9 @@ pub fn audit(screen: &mut Screen, stage: &Stage) -> Result<(), WorldError> {
     let lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
     let lines: Vec<String> = lines.filter(|line| is_shown(line)).map(|line| short(&line)).collect();
     expect(lines.iter().any(|line| line.contains("key.pruned")), "the end of the old key")?;
+    expect(lines.iter().any(|line| line.contains("lease.granted")), "the grant in the log")?;
     screen.output(lines.join("\n"))?;
-    screen.seen("no line holds a key.")
+    screen.seen("who had which key, from its making to its end; no line holds a key.")
 }
 
 /// Lines of the walk, and those of leases and sessions of the lost node.

@@ -40,7 +40,7 @@ fn principals(screen: &mut Screen, stage: &Stage) -> Result<(), WorldError> {
 pub fn broker(screen: &mut Screen, stage: &Stage) -> Result<(), WorldError> {
     screen.step(
         "One broker, two nodes",
-        "Only the broker may talk to the KDC, and at kadmin it may do no more than one such line a service says.",
+        "Only the broker may talk to the KDC, and change no more there than one such line for each service says.",
     )?;
     screen.command("grep HTTP kadm5.acl")?;
     let acl = fs::read_to_string(find_acl(stage))?;
@@ -166,6 +166,7 @@ pub fn mount(screen: &mut Screen, stage: &Stage) -> Result<(), WorldError> {
         screen
             .seen(&format!("{} may start: it has what it asked for, after {took} ms", pod.name))?;
     }
+    screen.note("($UID0 and $UID1 stand for the pods' uids.)")?;
     principals(screen, stage)?;
     screen.seen("the service has a principal now; the broker made its key, and wrote down both leases before it left.")
 }
