@@ -146,7 +146,7 @@ demo: packages build
 
 bench: packages driver
 	$(need_root)
-	$(CARGO) build --locked --release --workspace --bins
+	$(CARGO) build --locked --release $(addprefix --package krb-,broker node-agent tests) $(addprefix --bin ,krb-broker krb-node-agent bench)
 	KRB5_CONFIG=tests/empty.krb5.conf $(dir $(BUILT))release/bench
 
 fuzz:

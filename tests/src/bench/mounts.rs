@@ -20,7 +20,7 @@ use super::{
 use crate::world::{World, node::Node, pods::Pod, programs::driver};
 
 /// Mounts one after another.
-const SINGLES: usize = 300;
+const SINGLES: usize = 200;
 /// Mounts before those that count.
 const WARM_UP: usize = 20;
 /// Rounds of mounts together.

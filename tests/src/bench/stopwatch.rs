@@ -27,6 +27,11 @@ impl Stopwatch {
 pub struct Spans(Vec<Duration>);
 
 impl Spans {
+    /// None yet.
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
     /// Adds one.
     pub fn push(&mut self, span: Duration) {
         self.0.push(span);
