@@ -103,6 +103,14 @@ impl Node {
         wait_for("the agent's socket", || inside.exists().then_some(()))
     }
 
+    /// How long the agent tries to fill a volume while the driver waits; in force when the
+    /// agent is started with [`Self::start_agent`].
+    pub fn set_patience(&self, milliseconds: u32) -> Result<(), WorldError> {
+        let template = self.dir.join("agent.template");
+        let text = fs::read_to_string(&template)?;
+        write(&template, &text.replace("fill_ms = 20000", &format!("fill_ms = {milliseconds}")))
+    }
+
     fn config(&self) -> PathBuf {
         self.dir.join("agent.toml")
     }
