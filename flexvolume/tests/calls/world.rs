@@ -80,7 +80,7 @@ impl Answer {
     #[track_caller]
     pub fn fails(&self, message: &str) {
         let all = (self.status.as_str(), self.message.as_str(), self.code);
-        assert_eq!(all, ("Failure", message, Some(1)));
+        assert_eq!(all, ("Failure", message, Some(0)));
     }
 }
 
