@@ -173,10 +173,10 @@ story! {
         assert!(node.broker.state().issues.is_empty());
 
         let file: OwnedFd = fs::File::open("/etc/passwd").unwrap().into();
-        let disk: OwnedFd = fs::File::open("/etc").unwrap().into();
+        let other: OwnedFd = fs::File::open("/proc").unwrap().into();
         let around: OwnedFd = fs::File::open(node.pods.target(&place)).unwrap().into();
         for (wrong, reason) in
-            [(&file, "(VOLUME_FAILED)"), (&disk, "(VOLUME_FOREIGN)"), (&around, "(VOLUME_NOT_MOUNTED)")]
+            [(&file, "(VOLUME_FAILED)"), (&other, "(VOLUME_FOREIGN)"), (&around, "(VOLUME_NOT_MOUNTED)")]
         {
             let said = asked(vec![wrong]).await;
             let text = String::from_utf8_lossy(&said).into_owned();
