@@ -21,9 +21,11 @@ LONG_SECONDS ?= 100
 FUZZ_SECONDS ?= 600
 SEED ?= 1
 
-# Integration tests of their own; every other file in tests/tests is a story.
+# The integration tests below a folder: FILE.rs, or FOLDER/main.rs.
+tests_in = $(notdir $(basename $(wildcard $(1)/*.rs))) $(notdir $(patsubst %/main.rs,%,$(wildcard $(1)/*/main.rs)))
+# Every one in tests/tests is a story, but for the one that has a stage of its own.
 CLUSTER_TESTS := cluster
-STORIES := $(filter-out $(CLUSTER_TESTS),$(notdir $(basename $(wildcard tests/tests/*.rs tests/tests/*/main.rs))))
+STORIES := $(filter-out $(CLUSTER_TESTS),$(call tests_in,tests/tests))
 LONG := $(filter torture simulate fuzz,$(notdir $(basename $(wildcard tests/src/bin/*))))
 
 .PHONY: help build driver packages packages-cluster packages-python cluster-binaries
@@ -31,7 +33,7 @@ LONG := $(filter torture simulate fuzz,$(notdir $(basename $(wildcard tests/src/
 
 help:
 	@echo 'make demo      a realm, a broker, an agent and a pod, on this machine'
-	@echo 'make test      everything: units, stories on a real KDC, torture, fuzzing, a real cluster'
+	@echo 'make test      everything: units, stories on a real KDC, fuzzing, a real cluster'
 	@echo 'make check     fmt, clippy, doc, licences, advisories'
 	@echo 'make bench     the budgets, measured'
 	@echo 'make fuzz      $(FUZZ_SECONDS) s of fuzzing (FUZZ_SECONDS=, SEED=)'
@@ -68,7 +70,7 @@ driver:
 # All stages select from the whole workspace, so that everything is compiled once, with the same features.
 
 TEST := $(CARGO) test --locked --workspace --no-fail-fast
-UNIT_TESTS := $(notdir $(basename $(wildcard proto/tests/*.rs broker/tests/*.rs node-agent/tests/*.rs flexvolume/tests/*.rs)))
+UNIT_TESTS := $(foreach crate,proto broker node-agent flexvolume,$(call tests_in,$(crate)/tests))
 
 define stage
 @SECONDS=0; $(MAKE) $(1) && echo "*** $(1): $$SECONDS s"

@@ -273,6 +273,9 @@ impl Issuer {
                     let line = Record::new(Event::NamespacePinned, Actor::Broker);
                     lines.push(line.namespace(namespace).detail(&pod.namespace_uid));
                 }
+                let ended = admitted.superseded.and_then(|old| ledger.lease(&old));
+                let actor = || Actor::Node(request.node.clone());
+                lines.extend(ended.map(|old| audit::of_lease(Event::LeaseReleased, actor(), old)));
                 Ok::<_, Denial>(admitted.lease)
             })
             .await??;

@@ -20,7 +20,7 @@
 //!   audit lines durable at once.
 //! - [`api`] turns requests into use cases and failures into codes.
 //!
-//! Only [`run`] names concrete adapters: start reading there, then at [`issue`].
+//! Only [`run`], with `start`, names concrete adapters: start reading there, then at [`issue`].
 
 pub mod admission;
 pub mod api;

@@ -1,7 +1,8 @@
 //! The life of a principal's keys.
 //!
 //! The broker makes the keys, so it can hand them out before the KDC uses them:
-//! `Pending -> Distributing -> Activating -> Current -> Retiring -> Pruned`.
+//! `Pending -> Distributing -> Activating -> Current -> Retiring -> (Dropping) -> Pruned`;
+//! Dropping is the end of Retiring: it is leaving the keytabs.
 //!
 //! What always holds:
 //! - a keyset of (principal, kvno) never changes once it is stored, and a kvno is never

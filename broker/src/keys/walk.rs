@@ -19,7 +19,8 @@ use super::{Held, ManagedPrincipal, Phase, Recipient};
 pub struct WalkTimes {
     /// How long a revocation's walk waits for holders to acknowledge.
     pub acknowledge_within: Duration,
-    /// How long a KDC may lag behind the primary before the walk goes on without it.
+    /// How long a KDC that does not answer is waited for. One that answers with an older key
+    /// is waited for without an end.
     pub kdc_propagation: Duration,
     /// The tolerated difference of clocks.
     pub clock_skew: Duration,

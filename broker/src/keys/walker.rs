@@ -364,7 +364,13 @@ impl Walker {
         };
         if turn.set != Some(kvno) {
             match self.set_at_kdc(principal, &keyset, &attributes, first).await {
-                Ok(()) => turn.set = Some(kvno),
+                Ok(created) => {
+                    turn.set = Some(kvno);
+                    if created {
+                        let line = Record::new(Event::KeyCreated, Actor::Broker);
+                        self.record(principal, line, kvno, |_, _, _| {}).await?;
+                    }
+                }
                 Err(KdcError::KvnoInTheWay { found, .. }) => {
                     return self.give_way(principal, kvno, found).await;
                 }
@@ -378,21 +384,31 @@ impl Walker {
             return Ok(Took::Nothing(pause));
         }
         turn.pushed.clear();
+        if !first {
+            let line = Record::new(Event::KeyObserved, Actor::Broker)
+                .detail("every KDC that answers uses it");
+            self.record(principal, line, kvno, |_, _, _| {}).await?;
+        }
         self.record_current(principal, kvno).await?;
         Ok(Took::Step)
     }
 
+    /// Says whether the principal was made, too.
     async fn set_at_kdc(
         &self,
         principal: &Principal,
         keyset: &Keyset,
         attributes: &Attributes,
         first: bool,
-    ) -> Result<(), KdcError> {
+    ) -> Result<bool, KdcError> {
         let admin = &self.0.admin;
+        let mut created = false;
         if first {
             match admin.inspect(principal).await? {
-                None => admin.create(principal, attributes).await?,
+                None => {
+                    admin.create(principal, attributes).await?;
+                    created = true;
+                }
                 Some(state) if state.kvno.is_none_or(|found| found == keyset.kvno) => {}
                 // somebody else's, or ours of a store that is gone: an operator must say
                 Some(_) => {
@@ -401,7 +417,8 @@ impl Walker {
                 }
             }
         }
-        admin.activate(principal, keyset, attributes).await
+        admin.activate(principal, keyset, attributes).await?;
+        Ok(created)
     }
 
     /// The KDC has a number that is not below ours: ours is burnt, the next is above both.

@@ -23,6 +23,8 @@ pub struct Admitted {
     pub lease: LeaseId,
     /// Whether it was made now.
     pub new: bool,
+    /// The holder's lease until now, which has ended.
+    pub superseded: Option<LeaseId>,
 }
 
 impl Ledger {
@@ -76,17 +78,19 @@ impl Ledger {
         now: SystemTime,
     ) -> Result<Admitted, Denial> {
         self.check_principals(grant, now)?;
-        if let Some(existing) = self.by_holder.get(&holder.key()).copied() {
-            if self.leases.get(&existing).is_some_and(|lease| is_for(lease, grant)) {
-                self.unclaimed.remove(&existing);
-                return Ok(Admitted { lease: existing, new: false });
-            }
-            // What it names has changed: what was given under it stays on record with it.
-            self.release(&existing, "its grant has changed", now);
+        let existing = self.by_holder.get(&holder.key()).copied();
+        if let Some(lease) = existing.filter(|id| self.leases.get(id).is_some_and(|l| is_for(l, grant)))
+        {
+            self.unclaimed.remove(&lease);
+            return Ok(Admitted { lease, new: false, superseded: None });
         }
         let live = self.live_by_account.get(&grant.account).copied().unwrap_or(0);
-        if live >= grant.limits.leases {
+        if live >= grant.limits.leases && existing.is_none() {
             return Err(limit(grant, "leases", grant.limits.leases));
+        }
+        if let Some(old) = &existing {
+            // What it names has changed: what was given under it stays on record with it.
+            self.release(old, "its grant has changed", now);
         }
         self.insert(Lease {
             id,
@@ -106,7 +110,7 @@ impl Ledger {
             end: None,
         });
         self.touched.insert(Touched::Lease(id));
-        Ok(Admitted { lease: id, new: true })
+        Ok(Admitted { lease: id, new: true, superseded: existing })
     }
 
     /// Takes a lease into the indices: a new one, or one read from the store.

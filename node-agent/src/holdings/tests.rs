@@ -146,7 +146,10 @@ impl World {
         if !lost && self.holdings.may_fill(&ask, granted) {
             self.disk.insert(place(at), granted);
             let held = Held::from(&issued(at, granted.as_bytes()[0]));
-            assert!(self.holdings.filled(&ask, held), "nothing happened in between");
+            assert!(
+                self.holdings.filled(&ask, held, false).is_some(),
+                "nothing happened in between"
+            );
         } else if !lost {
             self.holdings.unused(granted, &place(at));
         }
