@@ -20,8 +20,8 @@ fn tools() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_running_pod_s_ticket_is_replaced_before_it_ends_and_the_kdc_is_asked_once_for_all() -> Story
-{
+async fn a_running_pod_s_ticket_is_replaced_before_it_ends_and_the_kdc_is_asked_once_for_all()
+-> Story {
     let mut settings = Settings::default();
     settings.realm += "ticket_life = \"16s\"\n";
     let mut world = World::build(&["node-a"], &[TSFOO], Options::default(), settings)?;
@@ -42,7 +42,12 @@ async fn a_running_pod_s_ticket_is_replaced_before_it_ends_and_the_kdc_is_asked_
     })?;
     // One exchange is one request once the account's salt and kvno are known, however many pods.
     assert_eq!(world.realm.kdc_requests().total() - asked, 1);
-    let seen = container::run(&world.nodes[0], &pods[0], &tools(), "klist -s && kvno -q krbtgt/TEST.EXAMPLE.COM")?;
+    let seen = container::run(
+        &world.nodes[0],
+        &pods[0],
+        &tools(),
+        "klist -s && kvno -q krbtgt/TEST.EXAMPLE.COM",
+    )?;
     assert!(seen.status.success(), "{seen:?}");
     Ok(())
 }

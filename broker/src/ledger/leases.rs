@@ -79,7 +79,8 @@ impl Ledger {
     ) -> Result<Admitted, Denial> {
         self.check_principals(grant, now)?;
         let existing = self.by_holder.get(&holder.key()).copied();
-        if let Some(lease) = existing.filter(|id| self.leases.get(id).is_some_and(|l| is_for(l, grant)))
+        if let Some(lease) =
+            existing.filter(|id| self.leases.get(id).is_some_and(|l| is_for(l, grant)))
         {
             self.unclaimed.remove(&lease);
             return Ok(Admitted { lease, new: false, superseded: None });

@@ -11,8 +11,7 @@ type Story = Result<(), Box<dyn std::error::Error>>;
 
 /// A world of node-a whose broker has been stopped.
 fn stopped() -> Result<World, WorldError> {
-    let mut world =
-        World::build(&["node-a"], &[TSFOO], Default::default(), Settings::default())?;
+    let mut world = World::build(&["node-a"], &[TSFOO], Default::default(), Settings::default())?;
     world.pods.service("tsfoo", "web")?;
     world.broker.stop()?;
     Ok(world)
