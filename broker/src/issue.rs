@@ -90,12 +90,10 @@ pub enum IssueError {
         source: TicketError,
     },
     /// It took longer than a mount may.
-    #[error("{slow} took longer than {within:?}")]
+    #[error("{slow} took longer than leases.issue_within")]
     TooLate {
         /// What it waited for.
         slow: Slow,
-        /// The limit.
-        within: Duration,
     },
     /// The keys can't stand in one keytab.
     #[error("the keytab")]
@@ -179,23 +177,12 @@ impl Issuer {
     /// When a rule is missing, or something that is needed can't be had now.
     pub async fn issue(&self, request: &Request) -> Result<Issued, IssueError> {
         let deadline = Instant::now() + self.within;
-        let outcome = self.in_time(deadline, Slow::Records, self.try_issue(request, deadline));
+        let outcome = in_time(deadline, Slow::Records, self.try_issue(request, deadline));
         let outcome = outcome.await.and_then(|issued| issued);
         if let Err(error) = &outcome {
             self.book.audit(refusal(request, error)).await?;
         }
         outcome
-    }
-
-    /// Waits for `work`, which is `slow`, until `deadline`.
-    async fn in_time<T>(
-        &self,
-        deadline: Instant,
-        slow: Slow,
-        work: impl Future<Output = T>,
-    ) -> Result<T, IssueError> {
-        let late = |_| IssueError::TooLate { slow, within: self.within };
-        tokio::time::timeout_at(deadline, work).await.map_err(late)
     }
 
     async fn try_issue(&self, request: &Request, deadline: Instant) -> Result<Issued, IssueError> {
@@ -205,12 +192,12 @@ impl Issuer {
         let id = self.admit(request, &pod, &grant).await?; // before any key is made
         for granted in &grant.principals {
             let principal = &granted.principal;
-            self.in_time(deadline, Slow::Keys, self.walker.ensure(principal))
+            in_time(deadline, Slow::Keys, self.walker.ensure(principal))
                 .await?
                 .map_err(|source| IssueError::Keys { principal: principal.clone(), source })?;
         }
         let tickets = self.fetch_tickets(&grant.tickets);
-        let tickets = self.in_time(deadline, Slow::Tickets, tickets).await??;
+        let tickets = in_time(deadline, Slow::Tickets, tickets).await??;
         let (lease, keys) = self.deliver(request, &id, &tickets).await?; // before it leaves
         let tickets =
             tickets.iter().map(|(_, t)| material::ticket(t, &self.default_realm)).collect();
@@ -352,6 +339,15 @@ impl Issuer {
             })
             .await
     }
+}
+
+/// Waits for `work` until `deadline`; `slow` is what it waits for.
+async fn in_time<T>(
+    deadline: Instant,
+    slow: Slow,
+    work: impl Future<Output = T>,
+) -> Result<T, IssueError> {
+    tokio::time::timeout_at(deadline, work).await.map_err(|_| IssueError::TooLate { slow })
 }
 
 /// The audit line of an issue that did not happen.

@@ -10,7 +10,7 @@ async fn all_that_is_wrong_with_the_configuration_is_said_at_once() -> Story {
         ("[audit]\n", "[audit]\nlevel = \"all\"\n", &["level"]),
         ("source = \"file\"", "source = \"kubernetes\"", &["pods.source"]),
         ("cluster = \"test\"", "cluster = \"Te/st\"", &["cluster", "DNS label"]),
-        ("heartbeat = \"100ms\"", "heartbeat = \"1 fortnight\"", &["sessions.heartbeat"]),
+        ("heartbeat = \"200ms\"", "heartbeat = \"1 fortnight\"", &["sessions.heartbeat"]),
         ("per_second = 200", "per_second = 0", &["gate", "per_second"]),
         ("[store]\n", "[store]\n[store]\n", &["store"]),
     ] {
@@ -20,7 +20,7 @@ async fn all_that_is_wrong_with_the_configuration_is_said_at_once() -> Story {
     }
     for (from, to) in [
         ("cluster = \"test\"", "cluster = \"T\""),
-        ("heartbeat = \"100ms\"", "heartbeat = \"x\""),
+        ("heartbeat = \"200ms\"", "heartbeat = \"x\""),
         ("source = \"file\"", "source = \"y\""),
     ] {
         world.broker.reconfigure(from, to)?;
@@ -32,7 +32,7 @@ async fn all_that_is_wrong_with_the_configuration_is_said_at_once() -> Story {
     assert!(words.iter().all(|word| said.contains(word)), "check says the same: {said}");
     for (from, to) in [
         ("cluster = \"T\"", "cluster = \"test\""),
-        ("heartbeat = \"x\"", "heartbeat = \"100ms\""),
+        ("heartbeat = \"x\"", "heartbeat = \"200ms\""),
         ("source = \"y\"", "source = \"file\""),
     ] {
         world.broker.reconfigure(from, to)?;
