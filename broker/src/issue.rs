@@ -387,7 +387,9 @@ impl IssueError {
             Self::Pods { .. } => Reason::PodsUnavailable,
             Self::Denied { denial } => denial.reason,
             Self::Keys { source: WalkError::Kdc { source, .. }, .. } => of_kdc(source),
-            Self::Keys { source: WalkError::Numbers { .. }, .. } => Reason::KeysNotReady,
+            Self::Keys {
+                source: WalkError::Numbers { .. } | WalkError::Recovery { .. }, ..
+            } => Reason::KeysNotReady,
             Self::Keys { source: WalkError::Store { .. }, .. } | Self::Store { .. } => {
                 Reason::StoreFailed
             }

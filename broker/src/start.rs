@@ -2,7 +2,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -125,19 +128,24 @@ const TRY_AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::f
 
 /// Sees that the policy protects the keys and that the broker's rights are narrow. While
 /// kadmin is away that is tried again: keys that are held are issued meanwhile, and no new
-/// one can be set anyway.
+/// one is set before `checked` says so.
 ///
 /// # Errors
 /// When the realm is not as it must be. The broker does not go on then.
 pub(crate) async fn check_realm(
     admin: MitAdmin,
     allow_wide_rights: bool,
+    checked: Arc<AtomicBool>,
     stop: CancellationToken,
 ) -> Result<(), StartError> {
     let mut pause = TRY_AGAIN.0;
     loop {
         match checks(&admin).await {
-            Ok(found) => return verdict(found, allow_wide_rights),
+            Ok(found) => {
+                verdict(found, allow_wide_rights)?;
+                checked.store(true, Ordering::SeqCst);
+                return Ok(());
+            }
             Err(error) if error.is_transient() => {
                 tracing::warn!(error = crate::audit::chain(&error), "kadmin can't be checked yet");
             }
