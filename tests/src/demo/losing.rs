@@ -175,7 +175,7 @@ pub fn audit(screen: &mut Screen, stage: &Stage) -> Result<(), WorldError> {
     screen.command("grep -e '\"key\\.' -e 'node-a' audit.log    # of each line: time, event, kvnos, whose, why")?;
     let text = stage.world.broker.audit();
     let lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
-    let lines: Vec<String> = lines.filter(|line| is_shown(line)).map(|line| short(&line)).collect();
+    let lines: Vec<String> = lines.filter(is_shown).map(|line| short(&line)).collect();
     expect(lines.iter().any(|line| line.contains("key.pruned")), "the end of the old key")?;
     expect(lines.iter().any(|line| line.contains("lease.granted")), "the grant in the log")?;
     screen.output(lines.join("\n"))?;
