@@ -90,6 +90,16 @@ fn end_pod(cluster: &Cluster, field: &Field, pod: &str, volumes: &str) -> Told {
     Ok(kubectl.wait_gone(NAMESPACE, pod)?)
 }
 
+/// The one active lease of a pod.
+fn lease_of(field: &Field, pod: &str) -> Result<Value, Box<dyn Error>> {
+    let mut leases = field.servers.leases(&["ACTIVE"])?;
+    leases.retain(|lease| lease["pod"]["name"] == pod);
+    match <[Value; 1]>::try_from(leases) {
+        Ok([lease]) => Ok(lease),
+        Err(leases) => Err(format!("{pod} has {} active leases: {leases:?}", leases.len()).into()),
+    }
+}
+
 /// Waits until the broker has no lease that still gives anything.
 fn no_lease_lives(field: &Field) -> Told {
     let mut left = Vec::new();
@@ -129,11 +139,9 @@ pub fn a_pod_authenticates_with_what_its_annotations_asked_for(world: &World<'_>
     let served = in_pod("cat /tmp/gss.log /tmp/gss.out")?;
     assert!(served.contains("tsfoo@TEST.EXAMPLE.COM"), "{served}");
 
-    let leases = field.servers.leases(&["ACTIVE"])?;
-    assert_eq!(leases.len(), 1, "{leases:?}");
-    assert_eq!(leases[0]["pod"]["name"], "web-0");
-    assert_eq!(leases[0]["node"]["name"], "n1");
-    assert_eq!(leases[0]["account"], "tsfoo");
+    let lease = lease_of(field, "web-0")?;
+    assert_eq!(lease["node"]["name"], "n1");
+    assert_eq!(lease["account"], "tsfoo");
 
     let mounts = cluster.node("n1").mounts(&volumes)?;
     let options = &mounts.first().ok_or("no volume is mounted")?.options;
@@ -171,7 +179,7 @@ pub fn a_new_agent_takes_over_the_volumes_of_the_one_before(world: &World<'_>) -
     let manifest = OWNERS_MANIFEST.replace("web-0", "steady-0");
     let volumes = start_pod(cluster, field, &manifest, "steady-0")?;
     let kubectl = cluster.kubectl();
-    let before = field.servers.leases(&["ACTIVE"])?;
+    let before = lease_of(field, "steady-0")?;
 
     let old = agent_pod(cluster)?;
     let sums = "klist -s && sha256sum /var/spool/tickets/tsfoo /var/spool/keytabs/tsfoo";
@@ -181,8 +189,8 @@ pub fn a_new_agent_takes_over_the_volumes_of_the_one_before(world: &World<'_>) -
     assert_eq!(files()?, served, "the pod is served while there is no agent");
     assert_ne!(agent_pod(cluster)?, old);
 
-    let after = field.servers.leases(&["ACTIVE"])?;
-    assert_eq!(before[0]["leaseId"], after[0]["leaseId"], "the lease must live on");
+    let after = lease_of(field, "steady-0")?;
+    assert_eq!(before["leaseId"], after["leaseId"], "the lease must live on");
     assert_eq!(files()?, served, "the new agent leaves good files as they are");
     end_pod(cluster, field, "steady-0", &volumes)
 }
@@ -191,16 +199,14 @@ pub fn a_node_that_dies_loses_its_leases_and_its_keys_are_replaced(world: &World
     let (cluster, field) = (world.cluster, world.field()?);
     let manifest = OWNERS_MANIFEST.replace("web-0", "doomed-0");
     start_pod(cluster, field, &manifest, "doomed-0")?;
-    let leases = field.servers.leases(&["ACTIVE"])?;
-    assert_eq!(leases.len(), 1, "{leases:?}");
-    let id = leases[0]["leaseId"].clone();
-    let held = leases[0]["keytab"][0]["kvnos"].as_array().ok_or("a lease without kvnos")?.clone();
+    let lease = lease_of(field, "doomed-0")?;
+    let held = lease["keytab"][0]["kvnos"].as_array().ok_or("a lease without kvnos")?;
     let held = held.iter().filter_map(Value::as_u64).max().ok_or("no kvno")?;
 
     cluster.node("n1").kill()?;
     wait::until("the lease to be revoked", REVOCATION, || {
         let revoked = field.servers.leases(&["REVOKED"]).unwrap_or_default();
-        Ok(revoked.iter().any(|lease| lease["leaseId"] == id).then_some(()))
+        Ok(revoked.iter().any(|revoked| revoked["leaseId"] == lease["leaseId"]).then_some(()))
     })?;
     let shown = ["getprinc", "HTTP/web.tsfoo.svc.cluster.local"];
     let shown = field.servers.realm.kadmin_local(&shown)?;
