@@ -13,12 +13,9 @@ use krb_proto::{
 use crate::{
     audit::{self, Actor, Event, Record},
     clock::Entropy,
-    entitlement::{
-        Denial, Grant, GrantedTicket,
-        policy::Policy,
-    },
-    keys::walker::{WalkError, Walker},
+    entitlement::{Denial, Grant, GrantedTicket, policy::Policy},
     kdc::KdcError,
+    keys::walker::{WalkError, Walker},
     krb5::{ccache::Credential, keytab::UnfitEntries},
     lease::{Ended, Holder, Lease},
     ledger::{book::Book, sessions::NotServed},
@@ -174,10 +171,10 @@ impl Issuer {
         let id = self.admit(request, &pod, &grant).await?; // before any key is made
         for granted in &grant.principals {
             let principal = &granted.principal;
-            self.walker.ensure(principal).await.map_err(|source| IssueError::Keys {
-                principal: principal.clone(),
-                source,
-            })?;
+            self.walker
+                .ensure(principal)
+                .await
+                .map_err(|source| IssueError::Keys { principal: principal.clone(), source })?;
         }
         let tickets = self.fetch_tickets(&grant.tickets).await?;
         let (lease, keys) = self.deliver(request, &id, &tickets).await?; // before it leaves
@@ -196,8 +193,8 @@ impl Issuer {
     /// Looks the pod up: it is there, on the calling node, and was never seen finished.
     async fn confirm(&self, request: &Request) -> Result<Pod, IssueError> {
         let sighting = self.pods.look(&request.pod).await;
-        let sighting = sighting
-            .map_err(|source| IssueError::Pods { pod: request.pod.clone(), source })?;
+        let sighting =
+            sighting.map_err(|source| IssueError::Pods { pod: request.pod.clone(), source })?;
         let mut pod = match sighting {
             Sighting::Here(pod) => *pod,
             Sighting::Gone => return Err(Denial::pod_unknown("no pod has this uid").into()),
@@ -254,9 +251,11 @@ impl Issuer {
     ) -> Result<Vec<(GrantedTicket, Arc<Credential>)>, IssueError> {
         let mut tickets = Vec::new();
         for account in granted {
-            let ticket = self.tickets.ticket(account).await.map_err(|source| {
-                IssueError::Ticket { client: account.client.clone(), source }
-            })?;
+            let ticket = self
+                .tickets
+                .ticket(account)
+                .await
+                .map_err(|source| IssueError::Ticket { client: account.client.clone(), source })?;
             tickets.push((account.clone(), ticket));
         }
         Ok(tickets)
@@ -272,9 +271,9 @@ impl Issuer {
     ) -> Result<(Lease, Keys), IssueError> {
         self.book
             .commit(|ledger, lines, _| {
-                ledger.check_session(&request.node, request.generation).map_err(|source| {
-                    IssueError::Node { node: request.node.clone(), source }
-                })?;
+                ledger
+                    .check_session(&request.node, request.generation)
+                    .map_err(|source| IssueError::Node { node: request.node.clone(), source })?;
                 let again = ledger
                     .lease(id)
                     .is_some_and(|lease| lease.state == crate::lease::LeaseState::Active);

@@ -91,8 +91,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     let audit = Arc::new(FileAudit::open(&config.audit, loaded.audit_head, started_at)?);
     let ledger = start::ledger(&config, &loaded, &sealer, clock.now())?;
     let pace = Pace { snapshot_every: config.store.snapshot_every, ..Pace::default() };
-    let (committer, committing) = Committer::start(store.clone(), audit, clock.clone(), pace)
-        .map_err(StartError::Thread)?;
+    let (committer, committing) =
+        Committer::start(store.clone(), audit, clock.clone(), pace).map_err(StartError::Thread)?;
     let book = Book::new(ledger, committer.clone(), sealer, clock.clone());
     start::record_start(&book, &loaded).await?;
 
@@ -202,10 +202,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     };
     let acceptor = api::tls::Acceptor::new(&config.certificate, &config.key, &config.roles)
         .map_err(api::ServeError::from)?;
-    let serving =
-        api::serve(config.listen, acceptor, services, book.clone(), stopping.clone());
-    let checking =
-        start::check_realm(admin, config.realm.allow_wide_rights, stopping.clone());
+    let serving = api::serve(config.listen, acceptor, services, book.clone(), stopping.clone());
+    let checking = start::check_realm(admin, config.realm.allow_wide_rights, stopping.clone());
     let outcome = start::until_stopped(serving, checking, &committer, &stop).await;
 
     stopping.cancel(); // whatever ended takes the tasks along

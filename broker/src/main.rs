@@ -8,7 +8,9 @@ use krb_broker::{
     audit, clock,
     config::Config,
     entitlement::load::Entitlements,
-    hygiene, run,
+    hygiene,
+    kdc::mit::PROFILE,
+    run,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -80,6 +82,7 @@ fn serve(args: &ConfigArgs) -> Said {
         )
         .init();
     let config = Config::load(&args.config)?;
+    with_own_profile(&config)?;
     hygiene::apply(config.allow_swap)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -88,6 +91,20 @@ fn serve(args: &ConfigArgs) -> Said {
         Ok::<_, Box<dyn std::error::Error>>(run(config, stop).await?)
     })?;
     Ok(String::new())
+}
+
+/// Starts this program once more with `KRB5_CONFIG` naming the profile that the broker writes
+/// for kadmin: the GSS-API library below libkadm5clnt reads a default profile of its own, and
+/// must not depend on what the machine has in /etc.
+fn with_own_profile(config: &Config) -> std::io::Result<()> {
+    use std::os::unix::process::CommandExt;
+    let profile = config.run_dir.join(PROFILE);
+    if std::env::var_os("KRB5_CONFIG").is_some_and(|set| set == profile.as_os_str()) {
+        return Ok(());
+    }
+    let mut again = std::process::Command::new(std::env::current_exe()?);
+    again.args(std::env::args_os().skip(1)).env("KRB5_CONFIG", profile);
+    Err(again.exec()) // it returns only when it fails
 }
 
 /// SIGTERM and SIGINT end the broker in good order.

@@ -136,7 +136,9 @@ impl Pusher {
         }
         let keytab = keys
             .keytab()
-            .inspect_err(|error| tracing::error!(lease = %id, %error, "its keytab can't be written"))
+            .inspect_err(
+                |error| tracing::error!(lease = %id, %error, "its keytab can't be written"),
+            )
             .ok()?;
         Some((lease, v1::Material { keytab, tickets }))
     }
@@ -178,9 +180,7 @@ impl Pusher {
 }
 
 /// What an agent says a keytab holds.
-pub fn kvnos(
-    said: &[v1::PrincipalKeys],
-) -> BTreeMap<Principal, std::collections::BTreeSet<Kvno>> {
+pub fn kvnos(said: &[v1::PrincipalKeys]) -> BTreeMap<Principal, std::collections::BTreeSet<Kvno>> {
     let one = |keys: &v1::PrincipalKeys| {
         let principal = keys.principal.parse().ok()?;
         Some((principal, keys.kvnos.iter().map(|kvno| Kvno(*kvno)).collect()))

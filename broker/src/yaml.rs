@@ -57,9 +57,48 @@ pub struct InvalidYaml {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
+
+    fn object() -> impl Strategy<Value = Value> {
+        let text = prop_oneof![
+            "[ -~]{0,12}",
+            "[0-9._eEox+:~-]{1,6}",
+            "yes|no|on|off|y|n|null|True|<<|=|0x1f|0o17|1e3|- a|#|a: b|a #b|%|\\?|&a|\\*a|!x",
+            "(a\n| \n|b ){1,4}",
+            "\\PC{0,8}",
+        ];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            text.clone().prop_map(Value::from),
+        ];
+        let value = leaf.prop_recursive(4, 30, 5, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::hash_map(text.clone(), inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        });
+        prop::collection::hash_map("[a-z]{1,3}", value, 1..4)
+            .prop_map(|map| Value::Object(map.into_iter().collect()))
+    }
+
+    proptest! {
+        #[test]
+        fn every_object_is_read_as_it_was_written(first in object(), second in object()) {
+            let written = text(&[first.clone(), second.clone()]).unwrap();
+            prop_assert_eq!(documents(&written), Ok(vec![first, second]), "{}", written);
+        }
+
+        #[test]
+        fn no_text_panics_the_reader(text in "[-a: \\n&*!|>\\[\\]{},#\"'%?x0]{0,60}") {
+            let _ = documents(&text);
+        }
+    }
 
     #[test]
     fn documents_are_read_as_kubernetes_means_them() {

@@ -76,7 +76,7 @@ impl Dial for TlsDial {
                 let (tls, name) = (tls.clone(), name.clone());
                 async move { connect(&uri, &tls, name).await.map(TokioIo::new) }
             });
-            let endpoint = Endpoint::from(self.broker.clone()).tcp_nodelay(true);
+            let endpoint = Endpoint::from(self.broker.clone());
             let connected = endpoint.connect_with_connector(connector).await;
             let address = self.broker.to_string();
             connected.map_err(|source| DialError::Connect { address, source })

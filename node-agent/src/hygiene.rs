@@ -1,8 +1,10 @@
 //! What keeps material out of core dumps, debuggers and swap.
 
 use rustix::{
+    io::Errno,
     mm::{MlockAllFlags, mlockall},
-    process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit},
+    process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit},
+    thread::{CapabilitySet, capabilities},
 };
 
 /// Why the process can't be made safe to hold material.
@@ -10,7 +12,7 @@ use rustix::{
 #[error("{doing}")]
 pub struct Unsafe {
     doing: &'static str,
-    source: rustix::io::Errno,
+    source: Errno,
 }
 
 /// Makes the process safe to hold material; called before any thread starts.
@@ -26,10 +28,20 @@ pub fn apply() -> Result<(), Unsafe> {
     setrlimit(Resource::Core, none).map_err(failed("forbidding core dumps"))?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(failed("shutting out debuggers"))?;
-    // Only what is touched: the stacks of idle threads stay unbacked.
-    let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
-    if let Err(error) = mlockall(flags) {
-        tracing::error!(%error, "MEMORY CAN'T BE LOCKED: material may reach the swap; the agent needs CAP_IPC_LOCK");
+    if let Err(error) = lock_memory() {
+        tracing::error!(%error, "MEMORY CAN'T BE LOCKED: material may reach the swap; \
+            the agent needs CAP_IPC_LOCK");
     }
     Ok(())
+}
+
+/// Without the capability a limit counts, and what is locked up to it makes a later thread
+/// fail to start: then nothing is locked.
+fn lock_memory() -> Result<(), Errno> {
+    let capable = capabilities(None)?.effective.contains(CapabilitySet::IPC_LOCK);
+    if !capable && getrlimit(Resource::Memlock).current.is_some() {
+        return Err(Errno::PERM);
+    }
+    // Only what is touched: the stacks of idle threads stay unbacked.
+    mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)
 }

@@ -11,10 +11,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{
-    issue::IssueError,
-    kdc::KdcError,
-    keys::walker::WalkError,
-    store::committer::CommitError,
+    issue::IssueError, kdc::KdcError, keys::walker::WalkError, store::committer::CommitError,
     tickets::TicketError,
 };
 
@@ -133,7 +130,9 @@ fn of_account(client: &impl Display, error: &KdcError) -> String {
         KdcError::KeyRejected { .. } => {
             format!("the KDC does not accept the broker's key of {client}; ask its administrator")
         }
-        KdcError::Refused { .. } => format!("the KDC gives {client} no ticket: it is disabled or expired"),
+        KdcError::Refused { .. } => {
+            format!("the KDC gives {client} no ticket: it is disabled or expired")
+        }
         KdcError::Unknown { .. } => format!("the KDC does not know {client}"),
         _ => format!("the ticket of {client} can't be had"),
     }

@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use krb_proto::{
-    LeaseId, PodRef, reason::Reason, timestamp,
+    LeaseId, PodRef,
+    reason::Reason,
+    timestamp,
     v1::{self, lease_service_server::LeaseService},
 };
 use tonic::{Code, Request, Response, Status};

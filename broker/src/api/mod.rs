@@ -102,9 +102,7 @@ pub async fn serve(
         .add_service(health_service)
         .add_service(reflect().build_v1()?)
         .add_service(reflect().build_v1alpha()?)
-        .add_service(
-            NodeServiceServer::new(services.node).max_decoding_message_size(MAX_REQUEST),
-        )
+        .add_service(NodeServiceServer::new(services.node).max_decoding_message_size(MAX_REQUEST))
         .add_service(LeaseServiceServer::new(services.lease))
         .add_service(NamespaceServiceServer::new(services.namespace))
         .add_service(StatusServiceServer::new(services.status))
@@ -112,4 +110,3 @@ pub async fn serve(
         .await?;
     Ok(())
 }
-

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use krb_proto::{
-    Namespace, reason::Reason, timestamp,
+    Namespace,
+    reason::Reason,
+    timestamp,
     v1::{self, namespace_service_server::NamespaceService},
 };
 use tonic::{Code, Request, Response, Status};
@@ -45,8 +47,7 @@ impl NamespaceService for NamespaceApi {
     ) -> Result<Response<v1::AcceptNamespaceResponse>, Status> {
         let actor = caller(&request)?.actor();
         let asked = request.into_inner();
-        let namespace: Namespace =
-            asked.namespace.parse().map_err(|e| invalid("namespace", e))?;
+        let namespace: Namespace = asked.namespace.parse().map_err(|e| invalid("namespace", e))?;
         let now = self.pods.namespace_uid(&namespace).await.map_err(|error| {
             tracing::warn!(%error, "a namespace can't be looked up");
             let message = "the broker can't look the namespace up now".to_owned();

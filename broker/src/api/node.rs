@@ -3,7 +3,8 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use krb_proto::{
-    Generation, LeaseId, NodeName, reason::Reason,
+    Generation, LeaseId, NodeName,
+    reason::Reason,
     v1::{self, node_service_server::NodeService, sync_request, sync_response},
 };
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};

@@ -136,9 +136,10 @@ impl Acceptor {
 
     async fn accept(&self, tcp: TcpStream) -> io::Result<Connection> {
         tcp.set_nodelay(true)?;
-        let stream = tokio::time::timeout(HANDSHAKE, self.tls.accept(tcp))
-            .await
-            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long"))??;
+        let stream =
+            tokio::time::timeout(HANDSHAKE, self.tls.accept(tcp)).await.map_err(|_| {
+                io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long")
+            })??;
         let caller = self.caller(stream.get_ref().1.peer_certificates().unwrap_or_default());
         Ok(Connection { stream, caller })
     }
@@ -216,7 +217,9 @@ pub fn incoming(
             tokio::spawn(async move {
                 match acceptor.accept(tcp).await {
                     Ok(connection) => drop(ready.send(Ok(connection)).await),
-                    Err(error) => tracing::info!(%peer, %error, "a connection did not prove itself"),
+                    Err(error) => {
+                        tracing::info!(%peer, %error, "a connection did not prove itself")
+                    }
                 }
                 drop(permit);
             });

@@ -2,7 +2,7 @@
 //!
 //! - [`Record`]: one event, as its writer knows it. Its line has a fixed format, described
 //!   in `docs/audit.md`; the log adds `seq` and `time`.
-//! - [`AuditLog`]: the seam. [`file`] is the adapter; `memory` stands in for it in tests.
+//! - [`AuditLog`]: the seam. [`mod@file`] is the adapter; `memory` stands in for it in tests.
 //!
 //! The committer is the only writer: a round's lines are on disk before its records are,
 //! so nothing is ever granted that the log does not name. The log holds names and numbers,

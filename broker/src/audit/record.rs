@@ -7,7 +7,8 @@
 use std::{fmt, time::SystemTime};
 
 use krb_proto::{
-    Generation, Kvno, LeaseId, Namespace, NodeName, PodRef, PodUid, Principal, VolumeName, reason::Reason,
+    Generation, Kvno, LeaseId, Namespace, NodeName, PodRef, PodUid, Principal, VolumeName,
+    reason::Reason,
 };
 use serde::Serialize;
 

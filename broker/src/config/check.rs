@@ -33,7 +33,8 @@ pub fn check(name: &str, raw: raw::Raw) -> Result<Config, Problems> {
     let listen = c.parse("listen", &raw.listen);
     let times = c.times(&raw.sessions);
     let walk = c.walk(&raw.realm);
-    let issue_within = c.span("leases.issue_within", raw.leases.issue_within.as_deref(), 30 * SECOND);
+    let issue_within =
+        c.span("leases.issue_within", raw.leases.issue_within.as_deref(), 30 * SECOND);
     let keep_ended = c.span("leases.keep_ended", raw.leases.keep_ended.as_deref(), HOUR);
     let every = raw.entitlements.reload_every.as_deref();
     let entitlements_every = c.span("entitlements.reload_every", every, 10 * SECOND);
@@ -90,7 +91,8 @@ impl Checker<'_> {
     /// A span such as `10s`, `4h`, `1m 30s` or `500ms`; never zero.
     fn span(&mut self, field: &str, text: Option<&str>, default: Duration) -> Duration {
         let Some(text) = text else { return default };
-        let span = text.parse::<jiff::SignedDuration>().ok().and_then(|s| Duration::try_from(s).ok());
+        let span =
+            text.parse::<jiff::SignedDuration>().ok().and_then(|s| Duration::try_from(s).ok());
         match span.filter(|span| !span.is_zero()) {
             Some(span) => span,
             None => {
@@ -132,11 +134,7 @@ impl Checker<'_> {
                 &raw.acknowledge_within,
                 default.acknowledge_within,
             ),
-            kdc_propagation: span(
-                "kdc_propagation",
-                &raw.kdc_propagation,
-                default.kdc_propagation,
-            ),
+            kdc_propagation: span("kdc_propagation", &raw.kdc_propagation, default.kdc_propagation),
             clock_skew: span("clock_skew", &raw.clock_skew, default.clock_skew),
         }
     }
@@ -177,8 +175,7 @@ impl Checker<'_> {
     fn rules(&mut self, realm: &str, raw: raw::Entitlements) -> Option<Rules> {
         let realm: Realm = realm.parse().ok()?; // `realm` reports it
         let domain = raw.cluster_domain.as_deref().unwrap_or("cluster.local");
-        let mut rules =
-            Rules::new(realm, self.parse("entitlements.cluster_domain", domain)?);
+        let mut rules = Rules::new(realm, self.parse("entitlements.cluster_domain", domain)?);
         if let Some(driver) = raw.driver {
             match driver.split_once('/') {
                 Some((vendor, name)) if text::is_path_part(vendor) && text::is_path_part(name) => {}

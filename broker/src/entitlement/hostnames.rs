@@ -26,6 +26,13 @@ pub enum Origin {
     PrefixedLogical,
 }
 
+impl Origin {
+    /// Whether it is `<user>.` before a host name.
+    pub fn is_prefixed(self) -> bool {
+        matches!(self, Self::PrefixedOwn | Self::PrefixedLogical)
+    }
+}
+
 /// Every host name that the pod could have, asked for or not. `pod` is its own name, where
 /// it has one already; one with a dot gives no host name.
 pub fn host_names(

@@ -48,11 +48,7 @@ impl Policy {
     ///
     /// # Errors
     /// All that is wrong with it.
-    pub fn load(
-        directory: PathBuf,
-        rules: Rules,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, Problems> {
+    pub fn load(directory: PathBuf, rules: Rules, clock: Arc<dyn Clock>) -> Result<Self, Problems> {
         let entitlements = Arc::new(Entitlements::load(&directory)?);
         let loaded_at = clock.now().wall;
         let state = RwLock::new(State { entitlements, loaded_at, problem: None });
@@ -111,7 +107,10 @@ impl Policy {
                 let text = problems.to_string();
                 state.problem = Some(problems);
                 news.then(|| {
-                    tracing::error!(problems = text, "the entitlements can't be used; those before stay");
+                    tracing::error!(
+                        problems = text,
+                        "the entitlements can't be used; those before stay"
+                    );
                     Record::new(Event::EntitlementsRefused, Actor::Broker).detail(&text)
                 })
             }

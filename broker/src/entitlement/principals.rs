@@ -27,6 +27,9 @@ pub(crate) fn granted(
     for host in &ask.logical_hosts {
         may_be_logical(account, hosts, host)?;
     }
+    if ask.user_prefixed {
+        has_prefixed_names(account, hosts)?;
+    }
     let mut principals = BTreeSet::new();
     for service in &ask.services {
         for (service, host, origin) in meant(rules, account, hosts, ask, service)? {
@@ -45,6 +48,23 @@ pub(crate) fn granted(
         ));
     }
     Ok(principals.into_iter().collect())
+}
+
+/// A login such as `ts_foo` can't stand in a host name: nothing is left out silently.
+fn has_prefixed_names(
+    account: &RoleAccount,
+    hosts: &BTreeMap<HostName, Origin>,
+) -> Result<(), Denial> {
+    let login = account.login.as_str().to_ascii_lowercase();
+    let is_name = |host: &HostName| format!("{login}.{host}").parse::<HostName>().is_ok();
+    let mut bare = hosts.iter().filter(|(_, origin)| !origin.is_prefixed());
+    match bare.find(|(host, _)| !is_name(host)) {
+        None => Ok(()),
+        Some((host, _)) => Err(Denial::new(
+            Reason::HostNotEntitled,
+            format!("{login}.{host} is not a host name: leave userprefixedhostname out"),
+        )),
+    }
 }
 
 /// Whether the host that `externalclusters` names is a logical host of the account.

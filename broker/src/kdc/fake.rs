@@ -1,6 +1,8 @@
 //! A realm in memory: it keeps the promises of a KDC and of its administration, and can be told
 //! to be away, slow, or to have replicas that lag.
 
+mod record;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard},
@@ -10,6 +12,7 @@ use std::{
 use async_trait::async_trait;
 use krb_proto::{Kvno, Principal, Realm};
 
+use self::record::Record;
 use super::{
     Abilities, AccountKeys, Attributes, Health, Kdc, KdcError, KeyAdmin, Observation,
     PrincipalState,
@@ -48,16 +51,6 @@ struct State {
 }
 
 type Database = BTreeMap<Principal, Record>;
-
-#[derive(Clone)]
-struct Record {
-    keyset: Option<Keyset>,
-    managed: bool,
-    attributes: Attributes,
-    disabled: bool,
-    requires_preauth: bool,
-    allows_svr: bool,
-}
 
 impl FakeRealm {
     /// A realm with one KDC, called `kdc1`, and no principals.
@@ -287,71 +280,6 @@ impl Kdc for FakeRealm {
     }
 }
 
-impl Record {
-    fn keyless() -> Self {
-        Self {
-            keyset: None,
-            managed: true,
-            attributes: Attributes { max_life: Duration::ZERO, client: false },
-            disabled: false,
-            requires_preauth: false,
-            allows_svr: true,
-        }
-    }
-
-    fn must_be_managed(&self, principal: &Principal) -> Result<(), KdcError> {
-        if self.managed {
-            return Ok(());
-        }
-        Err(KdcError::NotManaged { principal: principal.clone(), policy: POLICY.to_owned() })
-    }
-
-    fn set_keys(&mut self, principal: &Principal, keyset: &Keyset) -> Result<(), KdcError> {
-        match &self.keyset {
-            Some(there) if there.kvno > keyset.kvno => Err(in_the_way(principal, there, keyset)),
-            Some(there) if there.kvno == keyset.kvno && there.keys != keyset.keys => {
-                Err(in_the_way(principal, there, keyset))
-            }
-            _ => {
-                self.keyset = Some(keyset.clone());
-                Ok(())
-            }
-        }
-    }
-
-    fn may_be_client(&self, account: &AccountKeys) -> Result<(), KdcError> {
-        let principal = account.client.clone();
-        if self.disabled {
-            let detail = "the client's credentials have been revoked (18)".to_owned();
-            return Err(KdcError::Refused { principal, detail });
-        }
-        if !self.attributes.client {
-            let detail = "the password has expired (23)".to_owned();
-            return Err(KdcError::Refused { principal, detail });
-        }
-        let known = self.keyset.iter().flat_map(|keyset| &keyset.keys);
-        let theirs: Vec<_> = account.keysets.iter().flat_map(|keyset| &keyset.keys).collect();
-        if known.into_iter().any(|key| theirs.contains(&key)) {
-            Ok(())
-        } else {
-            Err(KdcError::KeyRejected { principal })
-        }
-    }
-
-    fn describe(&self) -> PrincipalState {
-        PrincipalState {
-            kvno: self.keyset.as_ref().map(|keyset| keyset.kvno),
-            policy: self.managed.then(|| POLICY.to_owned()),
-            max_life: self.attributes.max_life,
-            max_renewable_life: Duration::ZERO,
-            password_expired: !self.attributes.client,
-            disabled: self.disabled,
-            requires_preauth: self.requires_preauth,
-            allows_svr: self.allows_svr,
-        }
-    }
-}
-
 fn check_keyset(principal: &Principal, keyset: &Keyset) -> Result<(), KdcError> {
     let fits = (Kvno::FIRST..=Kvno(65_535)).contains(&keyset.kvno);
     if fits && !keyset.keys.is_empty() {
@@ -359,11 +287,6 @@ fn check_keyset(principal: &Principal, keyset: &Keyset) -> Result<(), KdcError> 
     }
     let detail = "the keyset has no key, or no kvno of 2 to 65535".to_owned();
     Err(KdcError::Failed { operation: "set the key of", principal: principal.clone(), detail })
-}
-
-fn in_the_way(principal: &Principal, there: &Keyset, wanted: &Keyset) -> KdcError {
-    let (found, wanted) = (there.kvno, wanted.kvno);
-    KdcError::KvnoInTheWay { principal: principal.clone(), found, wanted }
 }
 
 fn unavailable(server: &str, principal: &Principal) -> KdcError {

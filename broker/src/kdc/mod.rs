@@ -2,15 +2,15 @@
 //!
 //! - [`gate`]: the one function that every request passes.
 //! - [`KeyAdmin`]: what the key walk asks of a realm's administration; [`mit`] is the adapter.
-//! - [`Kdc`]: tickets for role accounts, and the kvno that each KDC uses.
+//! - [`Kdc`]: tickets for role accounts, and the kvno that each KDC uses; [`client`] asks them.
 //!
 //! Nothing of kadm5 or of ASN.1 shows through.
 
+pub mod client;
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
-pub mod client;
 pub mod gate;
 pub mod mit;
 

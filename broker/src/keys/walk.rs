@@ -187,8 +187,7 @@ impl ManagedPrincipal {
 
     /// One retired keyset at a time, the oldest first.
     fn step_of_the_retired(&self, view: &WalkView<'_>) -> Step {
-        let retired =
-            |held: &&Held| matches!(held.phase, Phase::Retiring | Phase::Dropping);
+        let retired = |held: &&Held| matches!(held.phase, Phase::Retiring | Phase::Dropping);
         let Some(held) = self.keysets.values().find(retired) else { return Step::Rest };
         let kvno = held.keyset.kvno;
         if held.phase == Phase::Retiring {

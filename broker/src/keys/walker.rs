@@ -168,9 +168,8 @@ impl Walker {
     /// # Errors
     /// When that can't be done now.
     pub async fn ensure(&self, principal: &Principal) -> Result<(), WalkError> {
-        let ready = || {
-            self.0.book.read(|ledger| ledger.principal(principal).is_some_and(|p| p.is_ready()))
-        };
+        let ready =
+            || self.0.book.read(|ledger| ledger.principal(principal).is_some_and(|p| p.is_ready()));
         if ready() {
             return Ok(());
         }
@@ -273,7 +272,8 @@ impl Walker {
             Step::Wait { until, what } => return self.wait(principal, turn, until, what).await,
             Step::Make => self.make(principal).await?,
             Step::Distribute(kvno) => {
-                self.enter(principal, kvno, Phase::Distributing, Event::KeyDistributing, "").await?;
+                self.enter(principal, kvno, Phase::Distributing, Event::KeyDistributing, "")
+                    .await?;
             }
             Step::Activate { kvno, without } => {
                 let without: Vec<String> = without.iter().map(ToString::to_string).collect();

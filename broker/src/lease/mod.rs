@@ -54,7 +54,11 @@ pub struct Holder {
 impl Holder {
     /// What tells one holder from another: names are not in it.
     pub fn key(&self) -> HolderKey {
-        HolderKey { node: self.node.clone(), pod: self.pod.uid.clone(), volume: self.volume.clone() }
+        HolderKey {
+            node: self.node.clone(),
+            pod: self.pod.uid.clone(),
+            volume: self.volume.clone(),
+        }
     }
 }
 

@@ -28,7 +28,12 @@ pub type Lines = Vec<Record>;
 
 impl Book {
     /// A book of this ledger.
-    pub fn new(ledger: Ledger, committer: Committer, sealer: Sealer, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(
+        ledger: Ledger,
+        committer: Committer,
+        sealer: Sealer,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self(Arc::new(Inner { ledger: Mutex::new(ledger), committer, sealer, clock }))
     }
 

@@ -12,7 +12,7 @@ use crate::{
     clock::Now,
     entitlement::{Denial, Grant},
     keys::walk::HolderView,
-    lease::{Ended, End, Exposure, FileOwner, Holder, Lease, LeaseState},
+    lease::{End, Ended, Exposure, FileOwner, Holder, Lease, LeaseState},
     session::{StreamId, Times},
 };
 
@@ -323,7 +323,12 @@ impl Ledger {
     }
 
     /// Forgets ended leases that were kept long enough; a lease that is being revoked never.
-    pub fn forget_ended(&mut self, keep: std::time::Duration, skew: std::time::Duration, now: SystemTime) {
+    pub fn forget_ended(
+        &mut self,
+        keep: std::time::Duration,
+        skew: std::time::Duration,
+        now: SystemTime,
+    ) {
         let kept_since = now.checked_sub(keep).unwrap_or(SystemTime::UNIX_EPOCH);
         let forgettable = |lease: &&Lease| {
             let Some(end) = &lease.end else { return false };

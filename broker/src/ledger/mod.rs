@@ -215,7 +215,13 @@ impl Ledger {
     }
 
     /// Moves the pin by an operator's word.
-    pub fn accept_namespace(&mut self, namespace: &Namespace, uid: &str, by: &str, now: SystemTime) {
+    pub fn accept_namespace(
+        &mut self,
+        namespace: &Namespace,
+        uid: &str,
+        by: &str,
+        now: SystemTime,
+    ) {
         let accepted_by = Some(by.to_owned());
         self.set_pin(namespace, Pin { uid: uid.to_owned(), pinned_at: now, accepted_by });
     }

@@ -104,8 +104,7 @@ impl Ledger {
         let Some(managed) = self.principals.get_mut(principal) else { return };
         for (kvno, held) in &mut managed.keysets {
             if held.phase.is_delivered() && held.delivered_to.insert(recipient.clone()) {
-                let touched =
-                    Touched::Delivered(principal.clone(), *kvno, recipient.clone());
+                let touched = Touched::Delivered(principal.clone(), *kvno, recipient.clone());
                 self.touched.insert(touched);
             }
         }
@@ -130,7 +129,13 @@ impl Ledger {
     }
 
     /// Moves a keyset on.
-    pub fn enter_phase(&mut self, principal: &Principal, kvno: Kvno, phase: Phase, now: SystemTime) {
+    pub fn enter_phase(
+        &mut self,
+        principal: &Principal,
+        kvno: Kvno,
+        phase: Phase,
+        now: SystemTime,
+    ) {
         if let Some(managed) = self.principals.get_mut(principal) {
             managed.enter(kvno, phase, now);
             self.touched.insert(Touched::Keyset(principal.clone(), kvno));
@@ -138,7 +143,12 @@ impl Ledger {
     }
 
     /// The KDCs use `kvno` now.
-    pub fn became_current(&mut self, principal: &Principal, kvno: Kvno, now: SystemTime) -> Vec<Kvno> {
+    pub fn became_current(
+        &mut self,
+        principal: &Principal,
+        kvno: Kvno,
+        now: SystemTime,
+    ) -> Vec<Kvno> {
         let Some(managed) = self.principals.get_mut(principal) else { return Vec::new() };
         let retired = managed.became_current(kvno, now);
         for kvno in retired.iter().chain([&kvno]) {
@@ -165,7 +175,12 @@ impl Ledger {
         }
     }
 
-    fn let_go(&mut self, principal: &Principal, kvno: Kvno, how: impl FnOnce(&mut ManagedPrincipal)) {
+    fn let_go(
+        &mut self,
+        principal: &Principal,
+        kvno: Kvno,
+        how: impl FnOnce(&mut ManagedPrincipal),
+    ) {
         let Some(managed) = self.principals.get_mut(principal) else { return };
         let recipients: Vec<Recipient> = managed
             .keysets

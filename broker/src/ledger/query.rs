@@ -134,9 +134,9 @@ impl Ledger {
                 return None;
             }
             let newest = managed.keysets.values().next_back();
-            let moving = managed
-                .under_way()
-                .or_else(|| managed.keysets.values().find(|h| h.phase > crate::keys::Phase::Current));
+            let moving = managed.under_way().or_else(|| {
+                managed.keysets.values().find(|h| h.phase > crate::keys::Phase::Current)
+            });
             let held = moving.or(newest);
             Some(WalkLine {
                 principal: principal.clone(),

@@ -68,7 +68,9 @@ impl Ledger {
         match self.sessions.get(node) {
             None => Err(NotServed::NotAttached),
             Some(session) if session.generation != generation => Err(NotServed::Fenced),
-            Some(session) if session.state == SessionState::Attached && session.stream.is_some() => {
+            Some(session)
+                if session.state == SessionState::Attached && session.stream.is_some() =>
+            {
                 Ok(())
             }
             Some(_) => Err(NotServed::NotAttached),
@@ -118,9 +120,10 @@ impl Ledger {
     /// The agent goes for good and says that it holds nothing. It is believed only where the
     /// broker knows of no keytab on the node either.
     pub fn goodbye_empty(&mut self, node: &NodeName, stream: StreamId) -> bool {
-        let holds_keytab = self.live_on(node).iter().any(|id| {
-            self.leases.get(id).is_some_and(|lease| !lease.principals.is_empty())
-        });
+        let holds_keytab = self
+            .live_on(node)
+            .iter()
+            .any(|id| self.leases.get(id).is_some_and(|lease| !lease.principals.is_empty()));
         match self.sessions.get_mut(node) {
             Some(session) if session.stream == Some(stream) && !holds_keytab => {
                 session.leave();
@@ -154,7 +157,8 @@ impl Ledger {
                     changes.push(Change::Left(node));
                 }
                 Verdict::Lost => {
-                    changes.extend(self.lose(&node, "its node is lost", now.wall).map(Change::Lost));
+                    changes
+                        .extend(self.lose(&node, "its node is lost", now.wall).map(Change::Lost));
                 }
             }
         }
@@ -187,8 +191,7 @@ impl Ledger {
             session.lose();
         });
         self.touched.insert(Touched::Session(node.clone()));
-        let revoked =
-            leases.iter().filter(|id| self.finish_revoking_one(id)).copied().collect();
+        let revoked = leases.iter().filter(|id| self.finish_revoking_one(id)).copied().collect();
         let given = |held: &crate::keys::Held| held.delivered_to.iter().any(|(n, _)| n == node);
         let principals = self
             .principals

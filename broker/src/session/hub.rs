@@ -68,7 +68,10 @@ impl Hub {
         Some(stream)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<NodeName, (StreamId, mpsc::Sender<v1::SyncResponse>)>> {
+    fn lock(
+        &self,
+    ) -> std::sync::MutexGuard<'_, HashMap<NodeName, (StreamId, mpsc::Sender<v1::SyncResponse>)>>
+    {
         self.streams.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

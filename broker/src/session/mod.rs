@@ -136,8 +136,8 @@ impl Session {
         if silent_for < times.silent_after {
             return Verdict::Attached;
         }
-        let time_is_up = silent_for >= times.silent_after + times.lost_after
-            || silent_for >= times.lease_ttl;
+        let time_is_up =
+            silent_for >= times.silent_after + times.lost_after || silent_for >= times.lease_ttl;
         match witness {
             Witness::NotApplicable if time_is_up => Verdict::Lost,
             Witness::NotApplicable => Verdict::Silent,

@@ -54,7 +54,11 @@ impl Syncing {
     ///
     /// # Errors
     /// When the record can't be made durable.
-    pub async fn attach(&self, node: &NodeName, hello: &v1::Hello) -> Result<Attached, CommitError> {
+    pub async fn attach(
+        &self,
+        node: &NodeName,
+        hello: &v1::Hello,
+    ) -> Result<Attached, CommitError> {
         let stream = self.hub.new_stream();
         let said = Hello {
             boot_id: krb_proto::text::shown(&hello.boot_id),
@@ -74,7 +78,9 @@ impl Syncing {
                 if let Attach::Welcome { generation } | Attach::Fenced { generation } = answer {
                     line = line.generation(generation);
                 }
-                lines.push(line.detail(&format!("boot {} instance {}", said.boot_id, said.instance)));
+                lines.push(
+                    line.detail(&format!("boot {} instance {}", said.boot_id, said.instance)),
+                );
                 let session = ledger.session(node);
                 let until = session.map(|session| session.max_until(&self.times));
                 (answer, until.and_then(|until| until.duration_since(now.wall).ok()))
@@ -108,7 +114,8 @@ impl Syncing {
         let claimed: BTreeSet<LeaseId> = items.iter().map(|(id, _)| *id).collect();
         let strangers = self.book.note(|ledger, now| ledger.take_inventory(node, &claimed, now));
         for id in &strangers {
-            let reason = if self.book.read(|l| l.lease(id).is_some()) { "ENDED" } else { "UNKNOWN_LEASE" };
+            let reason =
+                if self.book.read(|l| l.lease(id).is_some()) { "ENDED" } else { "UNKNOWN_LEASE" };
             let wipe = v1::Wipe { lease_id: id.to_string(), reason: reason.to_owned() };
             self.tell(node, Told::Wipe(wipe));
         }
@@ -180,7 +187,12 @@ impl Syncing {
 
     /// An acknowledgement counts for a lease of the node, on the stream and generation that
     /// it was pushed on, and for what the lease is to have now.
-    fn acknowledgement(&self, node: &NodeName, stream: StreamId, ack: &v1::Acknowledgement) -> bool {
+    fn acknowledgement(
+        &self,
+        node: &NodeName,
+        stream: StreamId,
+        ack: &v1::Acknowledgement,
+    ) -> bool {
         let Ok(id) = ack.lease_id.parse::<LeaseId>() else { return false };
         let counts = self.book.read(|ledger| {
             let own = ledger.lease(&id).is_some_and(|lease| &lease.holder.node == node);

@@ -13,8 +13,8 @@ use crate::{
     clock::Now,
     keys::walker::Walker,
     ledger::{
-        book::{Book, Lines},
         Ledger,
+        book::{Book, Lines},
         sessions::{Change, Loss},
     },
     material::Pusher,
@@ -143,7 +143,12 @@ impl Watch {
         self.release(&leases, "no agent claims its volume", "UNCLAIMED").await
     }
 
-    async fn release(&self, leases: &[LeaseId], why: &str, reason: &str) -> Result<(), CommitError> {
+    async fn release(
+        &self,
+        leases: &[LeaseId],
+        why: &str,
+        reason: &str,
+    ) -> Result<(), CommitError> {
         if leases.is_empty() {
             return Ok(());
         }

@@ -24,7 +24,7 @@ mod snapshot;
 
 use std::{fmt, path::PathBuf, time::SystemTime};
 
-use seal::{KeyId, SealError};
+use seal::KeyId;
 
 /// The longest key of a record, in bytes.
 pub const MAX_KEY: usize = 1024;
@@ -219,12 +219,6 @@ pub enum StoreError {
         length: usize,
         /// The limit.
         limit: usize,
-    },
-    /// The snapshot could not be sealed.
-    #[error("sealing the snapshot")]
-    Seal {
-        /// Why.
-        source: SealError,
     },
     /// An earlier commit failed, so what is durable is not known.
     #[error("the store failed before and takes no commits: {why}")]

@@ -6,7 +6,7 @@
 //! what is committed meanwhile is kept aside and written after the copy, so that the whole
 //! is the store at one sequence number.
 //!
-//! What is read is what was written under this master key, or an error: [`recovery`] says
+//! What is read is what was written under this master key, or an error: `recovery` says
 //! what becomes of a database that can't be read. After a failed commit the store takes no
 //! more: what is on disk is not known until it is opened again.
 

@@ -337,16 +337,20 @@ fn apply(mut plain: &[u8], records: &mut BTreeMap<Vec<u8>, Vec<u8>>) -> Option<u
     while let Some((kind, rest)) = plain.split_first() {
         let (key_length, rest) = rest.split_at_checked(4)?;
         let key_length = small(key_length);
-        plain = if *kind == 1 {
-            let (value_length, rest) = rest.split_at_checked(4)?;
-            let (key, rest) = rest.split_at_checked(key_length)?;
-            let (value, rest) = rest.split_at_checked(small(value_length))?;
-            records.insert(key.to_vec(), value.to_vec());
-            rest
-        } else {
-            let (key, rest) = rest.split_at_checked(key_length)?;
-            records.remove(key);
-            rest
+        plain = match kind {
+            1 => {
+                let (value_length, rest) = rest.split_at_checked(4)?;
+                let (key, rest) = rest.split_at_checked(key_length)?;
+                let (value, rest) = rest.split_at_checked(small(value_length))?;
+                records.insert(key.to_vec(), value.to_vec());
+                rest
+            }
+            2 => {
+                let (key, rest) = rest.split_at_checked(key_length)?;
+                records.remove(key);
+                rest
+            }
+            _ => return None,
         };
         done += 1;
     }

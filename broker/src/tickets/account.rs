@@ -7,11 +7,7 @@ use std::path::{Path, PathBuf};
 
 use krb_proto::Principal;
 
-use crate::{
-    entitlement::GrantedTicket,
-    kdc::AccountKeys,
-    krb5::keytab,
-};
+use crate::{entitlement::GrantedTicket, kdc::AccountKeys, krb5::keytab};
 
 /// The most bytes of a keytab file that are read.
 const MAX_FILE: u64 = 256 * 1024;
@@ -86,8 +82,10 @@ pub fn read_keys(path: &Path, client: Principal) -> Result<AccountKeys, AccountK
 
 fn read(path: &Path) -> Result<krb_proto::Secret, AccountKeyError> {
     use std::{io::Read, os::unix::fs::MetadataExt};
-    let unreadable =
-        |e: std::io::Error| AccountKeyError::Unreadable { path: path.to_owned(), detail: e.to_string() };
+    let unreadable = |e: std::io::Error| AccountKeyError::Unreadable {
+        path: path.to_owned(),
+        detail: e.to_string(),
+    };
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let mode = file.metadata().map_err(unreadable)?.mode() & 0o7777;
     if mode & 0o077 != 0 {

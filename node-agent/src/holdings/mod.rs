@@ -9,86 +9,26 @@
 //! - Nothing is held past `serve_until`; no reply of the broker, no serving.
 
 mod asks;
+mod record;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    collections::{BTreeSet, btree_map::Entry},
     time::Duration,
 };
 
 use krb_proto::{Generation, LeaseId, v1};
 
-pub use self::asks::Ask;
 use self::asks::Asks;
-use crate::{
-    clock::Boottime,
-    material::{Contents, Digest, Issued, Owner, PrincipalKvnos},
-    place::Place,
+pub use self::{
+    asks::Ask,
+    record::{Held, PushTo, Record, VolumeState},
 };
+use crate::{clock::Boottime, material::Contents, place::Place};
 
 /// The longest that a later `serve_until` goes unrecorded, whatever the heartbeat.
 const MAX_UNRECORDED: Duration = Duration::from_secs(60);
-
-/// A lease's material on a volume.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Held {
-    /// The lease.
-    pub lease: LeaseId,
-    /// Whose the files are.
-    pub owner: Owner,
-    /// What the keytab holds.
-    pub principals: Vec<PrincipalKvnos>,
-    /// The keytab's digest; none without a keytab.
-    pub digest: Option<Digest>,
-}
-
-impl From<&Issued> for Held {
-    fn from(issued: &Issued) -> Self {
-        Self {
-            lease: issued.lease,
-            owner: issued.owner.clone(),
-            principals: issued.contents.principals(),
-            digest: issued.contents.digest(),
-        }
-    }
-}
-
-/// What is known of one mounted volume.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum VolumeState {
-    /// It has a lease's material.
-    Held(Held),
-    /// Its pod runs without; to be issued again once emptied.
-    Wanted {
-        /// Whether the old material is gone.
-        emptied: bool,
-    },
-    /// Its lease ended for good; forgotten once emptied.
-    Ended,
-}
-
-/// Where a push goes.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum PushTo {
-    /// On this volume, as files of this owner.
-    Volume(Place, Owner),
-    /// An Issue that may be this lease's is under way: look again when it is done.
-    Later,
-    /// No volume has this lease.
-    Nowhere,
-}
-
-/// What the journal keeps of [`Holdings`].
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Record {
-    /// The generation last received.
-    pub generation: Option<Generation>,
-    /// Until when what is held may be served.
-    pub serve_until: Option<Boottime>,
-    /// The volumes.
-    pub volumes: BTreeMap<Place, VolumeState>,
-    /// Leases that the broker has not been told the end of yet, and where they were.
-    pub releases: BTreeMap<LeaseId, Place>,
-}
 
 /// Everything that this node holds.
 #[derive(Debug, Default)]
@@ -131,9 +71,10 @@ impl Holdings {
         self.record.generation
     }
 
-    /// Whether there is nothing to come back for: no volume, no release to tell.
+    /// Whether there is nothing to come back for: no volume, none to come, no release to tell.
     pub fn is_empty(&self) -> bool {
-        self.record.volumes.is_empty() && self.record.releases.is_empty()
+        let nothing_comes = !self.asks.any_before(self.asks.next());
+        self.record.volumes.is_empty() && self.record.releases.is_empty() && nothing_comes
     }
 
     /// How many volumes there are, held or wanted.

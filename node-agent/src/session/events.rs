@@ -37,7 +37,7 @@ struct Push {
 pub async fn work(
     agent: Arc<Agent>,
     mut queue: mpsc::Receiver<Event>,
-    out: mpsc::Sender<v1::SyncRequest>,
+    out: mpsc::WeakSender<v1::SyncRequest>,
 ) {
     let mut early: VecDeque<Push> = VecDeque::new();
     let mut changes = agent.changes();
@@ -87,7 +87,7 @@ fn check(agent: &Agent, push: v1::Push) -> Option<Push> {
 async fn apply(
     agent: &Arc<Agent>,
     push: Push,
-    out: &mpsc::Sender<v1::SyncRequest>,
+    out: &mpsc::WeakSender<v1::SyncRequest>,
 ) -> Option<Push> {
     let place = match agent.look(|holdings| holdings.push_to(push.lease, push.arrived)) {
         PushTo::Later => return Some(push),
@@ -117,9 +117,7 @@ async fn apply(
         generation: generation.0,
     };
     let message = v1::SyncRequest { event: Some(Said::Acknowledgement(acknowledgement)) };
-    if out.send(message).await.is_err() {
-        tracing::debug!(push = push.id, "the session ended before an acknowledgement");
-    }
+    let _a_session_that_has_ended_takes_none = out.upgrade()?.send(message).await;
     None
 }
 

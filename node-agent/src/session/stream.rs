@@ -50,9 +50,14 @@ pub async fn run(
 ) -> (bool, Result<End, SessionError>) {
     let (out, said) = mpsc::channel(QUEUE);
     let (events, queue) = mpsc::channel(QUEUE);
-    let worker = tokio::spawn(events::work(Arc::clone(agent), queue, out.clone()));
-    let mut stream =
-        Stream { agent, client: NodeServiceClient::new(channel), out, events, beat: None };
+    let worker = tokio::spawn(events::work(Arc::clone(agent), queue, out.downgrade()));
+    let mut stream = Stream {
+        agent,
+        client: NodeServiceClient::new(channel),
+        out: Some(out),
+        events,
+        beat: None,
+    };
     let end = stream.talk(said, stop).await;
     let welcomed = stream.beat.is_some();
     drop(stream);
@@ -66,7 +71,8 @@ pub async fn run(
 struct Stream<'a> {
     agent: &'a Arc<Agent>,
     client: NodeServiceClient<Channel>,
-    out: mpsc::Sender<v1::SyncRequest>,
+    /// None once the agent has said its last.
+    out: Option<mpsc::Sender<v1::SyncRequest>>,
     events: mpsc::Sender<events::Event>,
     /// The heartbeat's interval, once welcomed.
     beat: Option<Duration>,
@@ -147,7 +153,8 @@ impl Stream<'_> {
     /// Puts a message behind those that wait; never waits itself.
     fn say(&self, event: Said) -> Result<(), SessionError> {
         let message = v1::SyncRequest { event: Some(event) };
-        self.out.try_send(message).map_err(|_| SessionError::Silent)
+        let out = self.out.as_ref().ok_or(SessionError::Ended)?;
+        out.try_send(message).map_err(|_| SessionError::Silent)
     }
 
     fn pass_on(&self, event: events::Event) -> Result<(), SessionError> {
@@ -161,6 +168,7 @@ impl Stream<'_> {
         if self.say(Said::Goodbye(v1::Goodbye { reason: reason.into() })).is_err() {
             return;
         }
+        self.out = None;
         let ended = async { while let Ok(Some(_)) = heard.message().await {} };
         let _ended_or_not = tokio::time::timeout(self.agent.times.goodbye, ended).await;
     }

@@ -262,7 +262,8 @@ impl Dial for Broker {
 }
 
 impl Broker {
-    fn connect(&self) -> io::Result<tokio::io::DuplexStream> {
+    /// The near end of a new connection.
+    pub fn connect(&self) -> io::Result<tokio::io::DuplexStream> {
         if self.state().down {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }

@@ -3,6 +3,8 @@
 //!
 //! Each story runs in a mount namespace of its own, which needs root.
 
+#![allow(clippy::unwrap_used)] // fixtures, too, stop at the first surprise
+
 mod broker;
 mod files;
 mod mounts;
@@ -10,6 +12,7 @@ mod node;
 mod requests;
 mod restarts;
 mod sessions;
+mod tls;
 
 /// A test that runs in a mount namespace of its own: the test binary starts itself again there.
 macro_rules! story {

@@ -79,7 +79,7 @@ impl Drop for Daemon {
 }
 
 /// The same command below `setpriv --pdeathsig KILL`, which becomes it.
-fn with_death_signal(command: &Command) -> Command {
+pub(crate) fn with_death_signal(command: &Command) -> Command {
     let mut wrapped = Command::new("setpriv");
     wrapped.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program());
     wrapped.args(command.get_args()).env_clear();
@@ -95,7 +95,7 @@ fn with_death_signal(command: &Command) -> Command {
 type Job = (Command, mpsc::Sender<Result<Child, String>>);
 
 /// Starts the command in the thread that never ends.
-fn spawn(command: Command) -> Result<Child, String> {
+pub(crate) fn spawn(command: Command) -> Result<Child, String> {
     static SPAWNER: OnceLock<mpsc::Sender<Job>> = OnceLock::new();
     let spawner = SPAWNER.get_or_init(|| {
         let (jobs, inbox) = mpsc::channel::<Job>();

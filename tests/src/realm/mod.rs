@@ -8,7 +8,7 @@
 //! The first KDC and kadmind share the primary database. Each further KDC has a copy of its own,
 //! as a replica does: it is stale until [`Realm::propagate`].
 
-mod daemon;
+pub(crate) mod daemon;
 mod files;
 mod log;
 pub mod packages;

@@ -58,7 +58,7 @@ fn each_rule_denies_on_its_own_and_in_order() {
     type Change = fn(&mut Pod);
     let good = [("services", "HTTP"), ("runasusername", "tsfoo")];
     assert!(decided("", &pod(&good)).is_ok());
-    let cases: [(Reason, Change); 14] = [
+    let cases: [(Reason, Change); 15] = [
         (Reason::PodFinished, |pod| pod.finished = true),
         (Reason::PodNotEligible, |pod| pod.not_eligible = Some("it is a mirror pod")),
         (Reason::VolumeUnknown, |pod| pod.volumes.clear()),
@@ -71,6 +71,7 @@ fn each_rule_denies_on_its_own_and_in_order() {
         (Reason::RunAsUser, |pod| pod.run_as_users[1].uid = None),
         (Reason::RunAsUser, |pod| pod.run_as_users.push(run_as("debug", Some(0)))),
         (Reason::RunAsUser, |pod| pod.run_as_users.push(run_as("debug", Some(7)))),
+        (Reason::RunAsUser, |pod| pod.run_as_users = vec![run_as("web", Some(0))]),
         (Reason::NamespaceNotEntitled, |pod| pod.pod.namespace = "tsbar".parse().unwrap()),
         (Reason::AccountMismatch, |pod| pod.run_as_users = vec![run_as("web", Some(7))]),
     ];
@@ -216,6 +217,18 @@ fn only_the_logical_hosts_that_are_asked_for_are_prefixed() {
             "nfs/web.tsfoo.svc.cluster.local"
         ]
     );
+}
+
+#[test]
+fn a_login_that_cant_stand_in_a_host_name_is_not_left_out_silently() {
+    let odd = super::TSFOO.replace("unix_login: tsfoo", "unix_login: ts_foo");
+    let entitlements = crate::entitlement::load::Entitlements::read([("f.yaml", odd.as_str())]);
+    let entitlements = entitlements.unwrap();
+    let asking = pod(&[("services", "HTTP"), ("userprefixedhostname", "true")]);
+    let denial = decide(&entitlements, &rules(), &asking, &asking.node, &"creds".parse().unwrap());
+    let denial = denial.unwrap_err();
+    assert_eq!(denial.reason, Reason::HostNotEntitled);
+    assert!(denial.message.starts_with("ts_foo.a.example.com is not a host name"), "{denial}");
 }
 
 #[test]

@@ -48,26 +48,23 @@ pub(super) struct Failure {
     pub(super) verdict: Verdict,
     /// The seam's words for it.
     pub(super) error: KdcError,
-    /// The KDC's error code, where it answered with one that has no words of its own.
-    pub(super) code: Option<i32>,
+    /// Whether the KDC answered with an error code that has no words of its own here.
+    pub(super) unclear: bool,
 }
 
 impl Failure {
     /// The exchange with `kdc` for `client` ended with `error`.
     pub(super) fn of(error: ExchangeError, kdc: &str, client: &Principal) -> Self {
         let verdict = judge(&error);
-        let code = match &error {
-            ExchangeError::Kdc { code, .. } => Some(*code),
-            _ => None,
-        };
-        Self { verdict, error: kdc_error(error, verdict, kdc, client), code }
+        let unclear = matches!(error, ExchangeError::Kdc { .. });
+        Self { verdict, error: kdc_error(error, verdict, kdc, client), unclear }
     }
 
     /// `kdc` can't be asked at all now, because of `detail`.
     pub(super) fn absent(kdc: &str, client: &Principal, detail: String) -> Self {
         let (server, principal) = (kdc.to_owned(), client.clone());
         let error = KdcError::Unavailable { server, principal, detail };
-        Self { verdict: Verdict::Absent, error, code: None }
+        Self { verdict: Verdict::Absent, error, unclear: false }
     }
 }
 

@@ -22,10 +22,6 @@ use crate::{
 const TGT_LIFE: Duration = Duration::from_secs(3_600);
 /// How long the service tickets are asked for: nobody uses them.
 const TICKET_LIFE: Duration = Duration::from_secs(300);
-/// KRB_AP_ERR_BAD_INTEGRITY, TKT_EXPIRED, MODIFIED, BADKEYVER, NOKEY: the KDC no longer takes
-/// the TGT.
-const TGT_REFUSED: [i32; 5] = [31, 32, 41, 44, 45];
-
 impl RealmClient {
     /// Asks all KDCs at once; answers in their order.
     pub(super) async fn observe_each(&self, service: &Principal) -> Vec<Observation> {
@@ -61,7 +57,8 @@ impl Shared {
         Observation { kdc: at.name.clone(), kvno }
     }
 
-    /// The kvno of a ticket for `service`; once more with a new TGT where the old one is refused.
+    /// The kvno of a ticket for `service`; once more with a new TGT where the KDC answers with an
+    /// error of no certain meaning: MIT says only KRB_ERR_GENERIC of a TGT whose key is gone.
     async fn kvno(
         &self,
         class: Class,
@@ -70,7 +67,7 @@ impl Shared {
     ) -> Result<Option<Kvno>, Failure> {
         let tgt = self.observer_tgt(class, at).await?;
         match self.kvno_by(class, at, service, &tgt).await {
-            Err(failure) if failure.code.is_some_and(|code| TGT_REFUSED.contains(&code)) => {
+            Err(Failure { unclear: true, .. }) => {
                 *at.observer.lock().await = None;
                 let tgt = self.observer_tgt(class, at).await?;
                 self.kvno_by(class, at, service, &tgt).await

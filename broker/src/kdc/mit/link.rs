@@ -11,7 +11,7 @@ use std::{
 use krb_proto::Principal;
 
 use super::{
-    codes,
+    codes, descriptors,
     ffi::{Api, Kadm5Error, Login},
     settings::{MitSettings, SettingsError},
     workers::{Call, CallError, Workers},
@@ -66,6 +66,7 @@ impl Link {
         if std::env::var_os(PROFILE_VARIABLE).is_none() && !Path::new(DEFAULT_PROFILE).exists() {
             return Err(SettingsError::NoDefaultProfile);
         }
+        descriptors::reserve();
         let api = Api::open(settings.library.as_deref())
             .map_err(|detail| SettingsError::Library { detail })?;
         let login = login(&settings, &settings.write_profile()?)?;

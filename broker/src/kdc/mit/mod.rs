@@ -9,6 +9,7 @@
 
 mod admin;
 mod codes;
+mod descriptors;
 mod ffi;
 mod link;
 mod reserved;
@@ -18,7 +19,7 @@ mod workers;
 
 use std::sync::Arc;
 
-pub use settings::{MitSettings, SettingsError, Timeouts};
+pub use settings::{MitSettings, PROFILE, SettingsError, Timeouts};
 pub use startup::StartupCheck;
 
 use self::link::Link;

@@ -10,6 +10,9 @@ use std::{
 
 use krb_proto::{Principal, Realm};
 
+/// The name of the profile in the broker's run directory.
+pub const PROFILE: &str = "kadmin.krb5.conf";
+
 /// How to reach one MIT realm's administration.
 #[derive(Clone, Debug)]
 pub struct MitSettings {
@@ -60,7 +63,7 @@ impl MitSettings {
     /// `/etc/krb5.conf` to exist.
     pub(super) fn write_profile(&self) -> Result<PathBuf, SettingsError> {
         let text = self.profile()?;
-        let path = self.run_dir.join("kadmin.krb5.conf");
+        let path = self.run_dir.join(PROFILE);
         write_private(&path, &text)
             .map_err(|source| SettingsError::Profile { path: path.clone(), source })?;
         Ok(path)

@@ -8,6 +8,7 @@ use crate::{
     clock::SeededEntropy,
     kdc::Attributes,
     krb5::key::{Enctype, Keyset},
+    lease::Exposure,
 };
 
 const MAX_LIFE: Duration = Duration::from_secs(100);

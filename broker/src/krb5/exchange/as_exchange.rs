@@ -67,6 +67,10 @@ pub async fn as_exchange<A: Asks + ?Sized>(
     env: &Env<'_>,
 ) -> Result<AsAnswer, ExchangeError> {
     let mut attempt = Attempt::new(ask, env);
+    if attempt.enctypes.is_empty() {
+        let (client, offered) = (ask.client.clone(), Vec::new());
+        return Err(ExchangeError::NoKey { client, offered });
+    }
     for _ in 0..MAX_REQUESTS {
         let request = attempt.request();
         let reply = kdc.ask(&request.bytes).await;

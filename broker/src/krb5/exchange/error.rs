@@ -74,12 +74,12 @@ pub enum ExchangeError {
         /// What it says.
         offset: ClockOffset,
     },
-    /// The KDC wants an enctype that the client has no key of.
+    /// The client has no key of the enctypes that the KDC wants, or no key at all.
     #[error("{client} has no key of the enctypes {offered:?} that the KDC wants")]
     NoKey {
         /// Who.
         client: Principal,
-        /// What the KDC wants, by number.
+        /// What the KDC wants, by number; empty when it was not asked.
         offered: Vec<i32>,
     },
     /// The KDC wants weaker enctypes than it has used for the client before.

@@ -31,15 +31,16 @@ impl<'a> Keys<'a> {
         Self(keysets)
     }
 
-    /// What the account has keys of, best first; nothing weaker than what is known to work.
+    /// What the account has keys of, best first; nothing weaker than what is known to work,
+    /// unless the account has no key of that any more.
     pub(super) fn enctypes(&self, learnt: Option<Learnt>) -> Vec<Enctype> {
-        let mut enctypes = Enctype::ALL.to_vec();
-        if let Some(learnt) = learnt {
-            let weaker = enctypes.iter().position(|enctype| *enctype == learnt.enctype);
-            enctypes.truncate(weaker.map_or(enctypes.len(), |at| at + 1));
-        }
         let all = || self.0.iter().flat_map(|keyset| &keyset.keys);
+        let mut enctypes = Enctype::ALL.to_vec();
         enctypes.retain(|enctype| all().any(|key| key.enctype() == *enctype));
+        let known = |enctype: &Enctype| learnt.is_some_and(|learnt| learnt.enctype == *enctype);
+        if let Some(weakest) = enctypes.iter().position(known) {
+            enctypes.truncate(weakest + 1);
+        }
         enctypes
     }
 

@@ -143,6 +143,25 @@ async fn an_account_is_not_talked_down_to_a_weaker_enctype() {
 }
 
 #[tokio::test]
+async fn what_was_learnt_of_keys_that_are_gone_binds_nobody() {
+    let mut weaker = keyset(3, &BOTH);
+    weaker.keys.remove(0);
+    let world = World::with(vec![weaker.clone()]);
+    let session_key = Key::random(Enctype::Aes128Sha1, &SeededEntropy::new(4));
+    let kdc = ScriptedKdc { session_key, ..ScriptedKdc::of(&world, weaker) };
+    let learnt = Learnt { enctype: Enctype::Aes256Sha1, kvno: Kvno(2) };
+    assert_eq!(world.ask(&kdc, Some(learnt)).await.unwrap().learnt.kvno, Kvno(3));
+}
+
+#[tokio::test]
+async fn an_account_without_keys_asks_nobody() {
+    let world = World::with(Vec::new());
+    let kdc = ScriptedKdc::of(&world, keyset(2, &BOTH));
+    let error = world.ask(&kdc, None).await.unwrap_err();
+    assert!(matches!(error, ExchangeError::NoKey { .. }) && kdc.seen().is_empty(), "{error}");
+}
+
+#[tokio::test]
 async fn no_answer_of_a_kdc_makes_an_exchange_go_on_for_ever() {
     for code in 0..70 {
         let world = World::with(vec![keyset(3, &BOTH), keyset(2, &BOTH)]);

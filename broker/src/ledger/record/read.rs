@@ -54,7 +54,10 @@ pub fn read(
             let Some((kind, name)) = key.split_first() else { continue };
             if kinds.contains(kind) {
                 one(&mut ledger, *kind, name, value, sealer, now).map_err(|problem| {
-                    Unreadable { key: String::from_utf8_lossy(key).escape_debug().collect(), problem }
+                    Unreadable {
+                        key: String::from_utf8_lossy(key).escape_debug().collect(),
+                        problem,
+                    }
                 })?;
             }
         }
@@ -62,7 +65,14 @@ pub fn read(
     Ok(ledger)
 }
 
-fn one(ledger: &mut Ledger, kind: u8, name: &[u8], value: &[u8], sealer: &Sealer, now: Now) -> Read<()> {
+fn one(
+    ledger: &mut Ledger,
+    kind: u8,
+    name: &[u8],
+    value: &[u8],
+    sealer: &Sealer,
+    now: Now,
+) -> Read<()> {
     match kind {
         b'P' => ledger.insert_principal(principal(name, value)?),
         b'K' => keyset(ledger, name, value, sealer)?,
@@ -141,8 +151,7 @@ fn delivered(ledger: &mut Ledger, name: &[u8]) -> Read<()> {
     let (principal, rest) = split(name)?;
     let (kvno, rest) = rest.split_at_checked(4).ok_or("its key is too short")?;
     let (generation, node) = rest.split_at_checked(8).ok_or("its key is too short")?;
-    let generation =
-        generation.iter().fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
+    let generation = generation.iter().fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
     let recipient: Recipient = (parse(node)?, Generation(generation));
     let kvno = Kvno(number(kvno)?);
     let managed = ledger.principal_mut(&principal).ok_or("its principal has no record")?;

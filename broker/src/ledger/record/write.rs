@@ -50,9 +50,10 @@ pub fn value(ledger: &Ledger, touched: &Touched, sealer: &Sealer) -> Option<Vec<
             };
             pin.encode_to_vec()
         }),
-        Touched::Finished(uid) => {
-            ledger.finished.get(uid).map(|at| wire::Finished { at: unix_millis(*at) }.encode_to_vec())
-        }
+        Touched::Finished(uid) => ledger
+            .finished
+            .get(uid)
+            .map(|at| wire::Finished { at: unix_millis(*at) }.encode_to_vec()),
         Touched::Recovery => ledger.recovery.as_ref().map(|why| why.clone().into_bytes()),
     }
 }

@@ -1,6 +1,7 @@
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use krb_proto::PodUid;
+use proptest::prelude::*;
 
 use super::{AROUND, pod_text};
 use crate::{
@@ -154,6 +155,19 @@ async fn nothing_is_gone_while_a_file_was_never_readable() {
 }
 
 #[tokio::test]
+async fn a_minute_in_which_a_file_was_unreadable_does_not_count() {
+    let world = World::new();
+    assert_eq!(world.look("uid-9").await, Sighting::Missing);
+    world.clock.advance(30 * SECOND);
+    world.write("new.yaml", "a: [");
+    world.here().await;
+    world.write("new.yaml", "");
+    world.here().await;
+    world.clock.advance(40 * SECOND);
+    assert_eq!(world.look("uid-9").await, Sighting::Missing, "it may have been in that file");
+}
+
+#[tokio::test]
 async fn a_directory_that_is_away_makes_pods_unavailable_and_not_gone() {
     let world = World::new();
     world.here().await;
@@ -267,5 +281,74 @@ async fn looks_at_once_all_see_what_was_there_before_they_began() {
         for look in looks {
             assert!(matches!(look.await.unwrap(), Sighting::Here(_)), "round {round}");
         }
+    }
+}
+
+/// What can happen to the directory.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Written,
+    Removed,
+    Broken,
+    OtherBroken,
+    OtherMended,
+    Wait(u8),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        1 => Just(Event::Written),
+        2 => Just(Event::Removed),
+        1 => Just(Event::Broken),
+        1 => Just(Event::OtherBroken),
+        1 => Just(Event::OtherMended),
+        4 => (1..50_u8).prop_map(Event::Wait),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn in_no_order_of_events_is_a_pod_gone_before_it_was_surely_away_for_a_minute(
+        events in prop::collection::vec(event(), 1..25),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let world = World::new();
+            world.here().await;
+            let (mut there, mut broken, mut away) = (true, false, 0);
+            let (mut unseen, mut other_was_read) = (false, false);
+            for event in events {
+                match event {
+                    Event::Written => world.write("web-0.yaml", &pod_text("web-0", "uid-0", "")),
+                    Event::Removed if there || broken => world.remove("web-0.yaml"),
+                    Event::Broken => world.write("web-0.yaml", "a: ["),
+                    Event::OtherBroken => world.write("other.yaml", "a: ["),
+                    Event::OtherMended => world.write("other.yaml", ""),
+                    Event::Wait(seconds) => world.clock.advance(u32::from(seconds) * SECOND),
+                    Event::Removed => {}
+                }
+                match event {
+                    Event::Written => (there, broken) = (true, false),
+                    Event::Removed => (there, broken) = (false, false),
+                    Event::Broken => (there, broken) = (false, true),
+                    // A file that was never read may have any pod.
+                    Event::OtherBroken => unseen = !other_was_read,
+                    Event::OtherMended => (unseen, other_was_read) = (false, true),
+                    Event::Wait(seconds) if !(there || broken || unseen) => away += u32::from(seconds),
+                    Event::Wait(_) => {}
+                }
+                if there || broken || unseen {
+                    away = 0;
+                }
+                match world.look("uid-0").await {
+                    Sighting::Here(_) => assert!(there),
+                    Sighting::Gone => assert!(!there && away >= 60, "{away}"),
+                    Sighting::Missing => assert!(!there && away < 60, "{away}"),
+                    other => panic!("{other:?}"),
+                }
+            }
+        });
     }
 }

@@ -1,6 +1,9 @@
 //! Stories of the committer, on the memory store and log.
 
-use std::sync::{Condvar, Mutex};
+use std::sync::{
+    Condvar, Mutex,
+    atomic::{AtomicU64, Ordering},
+};
 
 use super::{
     super::{
@@ -161,6 +164,50 @@ async fn after_a_failed_commit_nothing_is_acknowledged_any_more() {
     assert_eq!(world.committer.submit(put(b"b", b"1")).await, Err(error));
     assert!(world.committer.why().is_some());
     assert_eq!(world.close().read(b"b"), None);
+}
+
+/// A store whose first commit fails, once the gate is opened; later ones would not.
+#[derive(Default)]
+struct FailsOnce {
+    gated: Gated,
+    commits: AtomicU64,
+}
+
+impl LeaseStore for FailsOnce {
+    fn load(&self) -> Result<Loaded, StoreError> {
+        self.gated.load()
+    }
+
+    fn commit(&self, batch: &Batch) -> Result<u64, StoreError> {
+        if self.commits.fetch_add(1, Ordering::Relaxed) > 0 {
+            return self.gated.commit(batch);
+        }
+        self.gated.commit(&Batch::default())?;
+        Err(StoreError::Poisoned { why: "the first".to_owned() })
+    }
+
+    fn snapshot(&self) -> Result<(), StoreError> {
+        self.gated.snapshot()
+    }
+
+    fn stats(&self) -> StoreStats {
+        self.gated.stats()
+    }
+}
+
+#[tokio::test]
+async fn rounds_that_wait_behind_a_failed_one_are_never_committed() {
+    let fails = FailsOnce::default();
+    let gated = fails.gated.clone();
+    let pace = Pace { rounds: 1, ..Pace::default() };
+    let world = World::on(Arc::new(fails), gated.store.clone(), pace);
+    let first = world.committer.submit(put(b"a", b"1"));
+    let behind = world.committer.submit(put(b"b", b"1"));
+    gated.open();
+    let error = first.await.unwrap_err();
+    assert_eq!(behind.await, Err(error));
+    let store = world.close();
+    assert_eq!((store.read(b"a"), store.read(b"b")), (None, None));
 }
 
 #[tokio::test]

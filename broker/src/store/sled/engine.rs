@@ -124,6 +124,12 @@ impl Engine {
         Ok(())
     }
 
+    /// The database itself, to do to it what the store never would.
+    #[cfg(test)]
+    pub fn raw(&self) -> &::sled::Db {
+        &self.db
+    }
+
     /// The blobs that are durable.
     #[cfg(test)]
     pub fn synced_blobs(&self) -> BTreeSet<OsString> {

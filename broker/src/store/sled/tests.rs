@@ -48,6 +48,11 @@ impl World {
         world
     }
 
+    /// The database without the store around it.
+    fn raw(&self) -> Engine {
+        Engine::open(&self.path("db"), 1_000_000).unwrap()
+    }
+
     fn broken(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.path("")).unwrap().map(|entry| entry.unwrap().path());
         let is_broken = |path: &PathBuf| path.to_string_lossy().contains("/broken-");
@@ -100,12 +105,13 @@ fn another_master_key_opens_nothing_and_moves_nothing() {
 #[test]
 fn a_record_written_by_somebody_else_is_an_error_that_names_it() {
     let world = World::filled();
-    let db = ::sled::open(world.path("db")).unwrap();
+    let engine = world.raw();
+    let db = engine.raw();
     let mut value = db.get(b"rk\x02\x07").unwrap().unwrap().to_vec();
     let last = value.len() - 1;
     value[last] ^= 1;
     db.insert(b"rk\x02\x07", value).unwrap();
-    drop(db);
+    drop(engine);
     let error = world.open().load().unwrap_err();
     assert!(matches!(&error, StoreError::Tampered { key } if key == "k\\x02\\x07"), "{error}");
     let error = world.open().snapshot().unwrap_err();
@@ -155,12 +161,26 @@ fn a_store_that_existed_is_never_started_empty() {
     for gone in ["high-water", "snapshot"] {
         fs::remove_file(world.path(gone)).unwrap();
     }
-    let db = ::sled::open(world.path("db")).unwrap();
-    db.remove(b"m").unwrap();
-    drop(db);
+    let engine = world.raw();
+    engine.raw().remove(b"m").unwrap();
+    drop(engine);
     let error = world.try_open().err().unwrap();
     assert!(matches!(error, StoreError::Lost { .. }), "{error}");
     assert!(world.broken().is_empty() && world.path("db").exists(), "it is left in place");
+}
+
+#[test]
+fn a_fill_from_the_snapshot_that_was_cut_short_is_begun_again() {
+    let world = World::filled();
+    fs::remove_dir_all(world.path("db")).unwrap();
+    let half = world.raw();
+    half.raw().insert(b"rhalf", b"filled").unwrap();
+    half.raw().flush().unwrap();
+    drop(half);
+    let loaded = world.open().load().unwrap();
+    let recovery = loaded.recovery.unwrap();
+    assert_eq!((loaded.records.len(), recovery.sequence), (200, 2));
+    assert_eq!(recovery.moved_to.as_ref(), world.broken().first(), "moved, not removed");
 }
 
 #[test]
@@ -250,12 +270,16 @@ fn a_snapshot_taken_amid_commits_is_the_store_at_its_number() {
         Batch { puts, ..Batch::default() }
     };
     store.commit(&pair(0)).unwrap();
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let writer = {
-        let store = store.clone();
-        std::thread::spawn(move || (1..200).for_each(|n| assert!(store.commit(&pair(n)).is_ok())))
+        let (store, stop) = (store.clone(), stop.clone());
+        let going_on = move |_: &u64| !stop.load(std::sync::atomic::Ordering::Relaxed);
+        std::thread::spawn(move || {
+            (1..).take_while(going_on).for_each(|n| assert!(store.commit(&pair(n)).is_ok()));
+        })
     };
     let mut distinct = std::collections::BTreeSet::new();
-    while !writer.is_finished() {
+    for _ in 0..5 {
         store.snapshot().unwrap();
         let contents = snapshot::read(&snapshot::newest(&world.path("")), &world.master).unwrap();
         let read = |key: &[u8]| contents.records[key].iter().fold(0, |n, b| n << 8 | u64::from(*b));
@@ -264,6 +288,7 @@ fn a_snapshot_taken_amid_commits_is_the_store_at_its_number() {
         assert_eq!(contents.records.len(), 2_002);
         distinct.insert(contents.reach.sequence);
     }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
     writer.join().unwrap();
     assert!(distinct.len() > 1, "none was taken amid commits");
 }
@@ -277,11 +302,11 @@ fn the_longest_values_are_kept_in_files_that_are_synced_too() {
         let puts = (0..10).map(|m| (vec![b'l', n, m], long.clone())).collect();
         store.commit(&Batch { puts, ..Batch::default() }).unwrap();
     }
+    let synced = store.state().engine.synced_blobs();
     let blobs = fs::read_dir(world.path("db/blobs")).unwrap();
-    let names: std::collections::BTreeSet<_> =
-        blobs.map(|blob| blob.unwrap().file_name()).collect();
-    assert!(!names.is_empty(), "the engine keeps them elsewhere now");
-    assert_eq!(store.state().engine.synced_blobs(), names);
+    let blobs: Vec<_> = blobs.map(|blob| blob.unwrap().file_name()).collect();
+    assert!(!blobs.is_empty(), "the engine keeps them elsewhere now");
+    assert!(blobs.iter().all(|blob| synced.contains(blob)), "{blobs:?} {synced:?}");
     drop(store);
     assert_eq!(world.open().load().unwrap().records.len(), 400);
 }

@@ -1,5 +1,7 @@
 //! Stories of the snapshot file.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::clock::SeededEntropy;
 
@@ -111,4 +113,26 @@ fn another_master_key_and_an_absent_file_are_told_apart() {
     write(temp.path(), 1, 1);
     let other = read(&path, &master(2));
     assert!(matches!(other, Err(Unreadable::OtherKey(id)) if id == master(1).id()));
+}
+
+proptest! {
+    #[test]
+    fn no_frame_panics(plain in proptest::collection::vec(0..6_u8, 0..60)) {
+        let mut records = BTreeMap::new();
+        if let Some(done) = apply(&plain, &mut records) {
+            prop_assert!(done >= records.len() as u64);
+        }
+    }
+
+    #[test]
+    fn no_file_panics_and_none_is_read(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let temp = tempfile::tempdir().unwrap();
+        let path = newest(temp.path());
+        let header = [&MAGIC[..], &master(1).id().0, &[0; 24]].concat();
+        for file in [bytes.clone(), [header, bytes].concat()] {
+            fs::write(&path, file).unwrap();
+            prop_assert!(matches!(read(&path, &master(1)), Err(Unreadable::Broken(_))));
+            prop_assert!(matches!(read_reach(&path, &master(1)), Err(Unreadable::Broken(_))));
+        }
+    }
 }

@@ -16,10 +16,15 @@ use super::{
     },
     library::{Api, Opaque},
 };
-use crate::{kdc::mit::codes, krb5::key::Key};
+use crate::{
+    kdc::mit::{codes, descriptors},
+    krb5::key::Key,
+};
 
 /// The library's own state is touched by opening and closing: one at a time.
 static OPENING: Mutex<()> = Mutex::new(());
+
+const NO_DESCRIPTOR: &str = "no file descriptor is free that the library can wait for";
 
 /// Who opens a connection, and with which files.
 #[derive(Clone, Debug)]
@@ -238,6 +243,9 @@ impl Handle {
         params.realm = login.realm.as_ptr().cast_mut();
         let mut raw = ptr::null_mut();
         let opening = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
+        if !descriptors::give_way() {
+            return Err(Kadm5Error { code: codes::FAILURE, message: NO_DESCRIPTOR.to_owned() });
+        }
         // SAFETY: all texts outlive the call, which copies what it keeps; the context outlives
         // the handle; there are no db_args on the client's side.
         let code = unsafe {
@@ -253,6 +261,7 @@ impl Handle {
                 &mut raw,
             )
         };
+        descriptors::reserve();
         drop(opening);
         context.check(code)?;
         Ok(Self { api: context.api.clone(), raw })

@@ -3,6 +3,7 @@
 use std::{
     ffi::{c_char, c_int, c_long, c_uint, c_void},
     fmt,
+    mem::ManuallyDrop,
     path::Path,
 };
 
@@ -24,22 +25,23 @@ macro_rules! api {
         /// `libkrb5` is one of its dependencies: looking a name up in a library looks in those too.
         pub(in crate::kdc::mit) struct Api {
             $(pub(super) $name: unsafe extern "C" fn($($arg),*) $(-> $result)?,)*
-            /// Keeps what the functions above point to.
-            _library: Library,
+            /// Keeps what the functions above point to. It is never unloaded: it leaves its
+            /// error tables in a list of libcom_err's, which the next one to load would walk.
+            _library: ManuallyDrop<Library>,
         }
 
         impl Api {
             fn find(library: Library) -> Result<Self, libloading::Error> {
                 $(
                     // SAFETY: the type is the function's in the headers of krb5 1.17 to 1.21; the
-                    // pointer is used only while `_library`, which it is stored with, is loaded.
+                    // library, once loaded, stays.
                     let $name = unsafe {
                         *library.get::<unsafe extern "C" fn($($arg),*) $(-> $result)?>(
                             stringify!($name),
                         )?
                     };
                 )*
-                Ok(Self { $($name,)* _library: library })
+                Ok(Self { $($name,)* _library: ManuallyDrop::new(library) })
             }
         }
     };

@@ -1,0 +1,239 @@
+//! A node: a mount namespace with its own `/run` and kubelet's directory, an agent in it, and
+//! the driver, called as kubelet calls it.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use super::{
+    WorldError, log_file, make_dir,
+    pki::{Pki, Subject},
+    pods::Pod,
+    programs::{driver, program},
+    wait_for, write,
+};
+use crate::realm::daemon;
+
+/// The driver's directory among kubelet's plug-ins, `vendor~driver`.
+pub const DRIVER_DIR: &str = "krb-broker~credentials";
+
+/// A node.
+pub struct Node {
+    name: String,
+    dir: PathBuf,
+    /// The process that keeps the namespaces.
+    holder: Child,
+    agent: Option<Child>,
+}
+
+/// What the driver answered, and how it ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Answer {
+    /// `Success`, `Failure`, `Not supported`.
+    pub status: String,
+    /// What the pod's owner would read.
+    pub message: String,
+}
+
+impl Answer {
+    /// Whether the call succeeded.
+    pub fn is_success(&self) -> bool {
+        self.status == "Success"
+    }
+}
+
+impl Node {
+    /// Boots a node; no agent runs yet. It gets a certificate of its own.
+    pub fn make(dir: &Path, name: &str, pki: &Pki) -> Result<Self, WorldError> {
+        let dir = dir.join(name);
+        make_dir(&dir.join("kubelet/pods"))?;
+        let subject = format!("system:node:{name}");
+        let files = pki.issue("node", &format!("node-{name}"), &Subject::node(&subject))?;
+        let text = format!(
+            "node = \"{name}\"\nbroker = \"https://BROKER\"\nbroker_name = \"{}\"\nca = {:?}\n\
+             certificate = {:?}\nkey = {:?}\nkubelet_root = {:?}\n\
+             [timeouts]\nreconnect_max_ms = 500\nfill_ms = 20000\nagain_max_ms = 500\n",
+            super::pki::BROKER,
+            pki.ca("broker"),
+            files.certificate,
+            files.key,
+            dir.join("kubelet"),
+        );
+        write(&dir.join("agent.template"), &text)?;
+        let holder = boot(&dir)?;
+        Ok(Self { name: name.to_owned(), dir, holder, agent: None })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A command inside the node.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--mount=/proc/{}/ns/mnt", self.holder.id())).arg("--").arg(program);
+        command
+    }
+
+    /// Starts the agent and waits until it listens for the driver.
+    pub fn start_agent(&mut self, broker: &SocketAddr) -> Result<(), WorldError> {
+        let template = fs::read_to_string(self.dir.join("agent.template"))?;
+        write(&self.config(), &template.replace("BROKER", &broker.to_string()))?;
+        self.restart_agent()
+    }
+
+    /// Starts the agent again with the configuration it had.
+    pub fn restart_agent(&mut self) -> Result<(), WorldError> {
+        let mut command = self.command(program("krb-node-agent")?);
+        command.arg("--config").arg(self.config()).env_clear().env("PATH", "/usr/bin:/bin");
+        let mut command = daemon::with_death_signal(&command);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file(&self.dir, "agent")?);
+        let agent = daemon::spawn(command).map_err(|e| WorldError::new("the agent", e))?;
+        self.agent = Some(agent);
+        let inside = self.inside("/run/krb-broker/agent.sock");
+        wait_for("the agent's socket", || inside.exists().then_some(()))
+    }
+
+    fn config(&self) -> PathBuf {
+        self.dir.join("agent.toml")
+    }
+
+    /// The agent's log.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("agent.log")).unwrap_or_default()
+    }
+
+    /// A path of the node, seen from outside.
+    pub fn inside(&self, path: &str) -> PathBuf {
+        Path::new(&format!("/proc/{}/root", self.holder.id())).join(path.trim_start_matches('/'))
+    }
+
+    /// Sends the agent a signal.
+    pub fn signal_agent(&self, signal: Signal) {
+        if let Some(agent) = &self.agent
+            && let Some(pid) = Pid::from_raw(agent.id().cast_signed())
+        {
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// SIGKILL: the agent is gone without a word.
+    pub fn kill_agent(&mut self) {
+        if let Some(mut agent) = self.agent.take() {
+            let _ = agent.kill();
+            let _ = agent.wait();
+        }
+    }
+
+    /// SIGTERM, and waits until the agent has said Goodbye and ended.
+    pub fn stop_agent(&mut self) -> Result<(), WorldError> {
+        self.signal_agent(Signal::TERM);
+        let agent = &mut self.agent;
+        wait_for("the agent to end", || {
+            agent.as_mut().and_then(|agent| agent.try_wait().ok().flatten())
+        })?;
+        self.agent = None;
+        Ok(())
+    }
+
+    /// The process id of the agent, while it runs.
+    pub fn agent_pid(&self) -> Option<u32> {
+        self.agent.as_ref().map(Child::id)
+    }
+
+    /// Power loss: every process and mount of the node is gone at once, its disk stays.
+    pub fn power_off(&mut self) {
+        self.kill_agent();
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+
+    /// Boots it again after [`Self::power_off`]; the agent is started by the caller.
+    pub fn power_on(&mut self) -> Result<(), WorldError> {
+        self.holder = boot(&self.dir)?;
+        Ok(())
+    }
+
+    /// Kubelet's directory for the pod's volume.
+    pub fn target(&self, pod: &Pod) -> PathBuf {
+        let place = format!("kubelet/pods/{}/volumes/{DRIVER_DIR}/{}", pod.uid, Pod::VOLUME);
+        self.dir.join(place)
+    }
+
+    /// Calls the driver's `mount` as kubelet does.
+    pub fn mount(&self, pod: &Pod) -> Result<Answer, WorldError> {
+        let target = self.target(pod);
+        make_dir(&target)?;
+        let options = json!({
+            "kubernetes.io/fsType": "",
+            "kubernetes.io/pod.name": pod.name,
+            "kubernetes.io/pod.namespace": pod.namespace,
+            "kubernetes.io/pod.uid": pod.uid,
+            "kubernetes.io/pvOrVolumeName": Pod::VOLUME,
+            "kubernetes.io/readwrite": "rw",
+            "kubernetes.io/serviceAccount.name": "default",
+        });
+        self.call(&["mount", &target.display().to_string(), &options.to_string()])
+    }
+
+    /// Calls the driver's `unmount` as kubelet does, and removes the directory as it does.
+    pub fn unmount(&self, pod: &Pod) -> Result<Answer, WorldError> {
+        let target = self.target(pod);
+        let answer = self.call(&["unmount", &target.display().to_string()])?;
+        if answer.is_success() {
+            let _ = fs::remove_dir(self.inside(&target.display().to_string()));
+        }
+        Ok(answer)
+    }
+
+    /// Calls the driver; exactly one JSON object must come back.
+    pub fn call(&self, args: &[&str]) -> Result<Answer, WorldError> {
+        let mut command = self.command(driver()?);
+        let output = command.args(args).env_clear().env("PATH", "/usr/bin:/bin").output()?;
+        let said = [output.stdout, output.stderr].concat();
+        let answer: Value = serde_json::from_slice(&said).map_err(|e| {
+            WorldError::new(format!("the driver's answer {:?}", String::from_utf8_lossy(&said)), e)
+        })?;
+        let text = |field: &str| answer[field].as_str().unwrap_or_default().to_owned();
+        Ok(Answer { status: text("status"), message: text("message") })
+    }
+
+    /// A file of a mounted volume, as the node's root reads it.
+    pub fn read(&self, pod: &Pod, path: &str) -> Option<Vec<u8>> {
+        fs::read(self.inside(&self.target(pod).join(path).display().to_string())).ok()
+    }
+
+    /// Whether anything is mounted on the pod's volume.
+    pub fn is_mounted(&self, pod: &Pod) -> bool {
+        let mounts = format!("/proc/{}/mountinfo", self.holder.id());
+        let target = self.target(pod).display().to_string();
+        fs::read_to_string(mounts).unwrap_or_default().contains(&target)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.power_off();
+    }
+}
+
+/// A process in a mount namespace of its own, with its own `/run`.
+fn boot(dir: &Path) -> Result<Child, WorldError> {
+    let ready = dir.join("booted");
+    let _ = fs::remove_file(&ready);
+    let script = "mount -t tmpfs -o mode=755 tmpfs /run && : >\"$0\" && exec sleep infinity";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", script]).arg(&ready);
+    let mut command = daemon::with_death_signal(&command);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file(dir, "boot")?);
+    let holder = daemon::spawn(command).map_err(|e| WorldError::new("booting a node", e))?;
+    wait_for("the node to boot", || ready.exists().then_some(()))?;
+    Ok(holder)
+}

@@ -1,0 +1,165 @@
+//! The client of the KDCs on a real realm: the contract that the fake passes too, and what only
+//! real KDCs do: being away, lagging, being asked and counting it.
+
+use std::time::Duration;
+
+use krb_broker::kdc::{
+    AccountKeys, Kdc as _, KdcError, KeyAdmin as _,
+    contract::{self, SERVICE, keys},
+};
+use krb_proto::{Kvno, Principal};
+use krb_tests::{
+    adapters::{account_keys, mit_admin, realm_client, wide_gate},
+    realm::{Options, Realm},
+};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn name(name: &str) -> Principal {
+    format!("{name}@TEST.EXAMPLE.COM").parse().expect("a principal")
+}
+
+fn account(realm: &Realm, login: &str) -> AccountKeys {
+    let keytab = realm.add_role_account(login).expect("an account");
+    account_keys(name(login), &keytab)
+}
+
+fn two_kdcs() -> Realm {
+    Realm::with_options(Options { kdcs: 2, ..Options::default() }).expect("a realm")
+}
+
+#[tokio::test]
+async fn mit_keeps_the_contract_of_a_kdc() {
+    let realm = Realm::start().unwrap();
+    let gate = wide_gate();
+    let (admin, kdc) = (mit_admin(&realm, &gate).unwrap(), realm_client(&realm, &gate));
+    contract::every_kdc_uses_what_was_activated(&admin, &kdc, &name("HTTP/a.example.com")).await;
+    contract::an_account_gets_its_ticket(&kdc, &account(&realm, "tsfoo")).await;
+}
+
+#[tokio::test]
+async fn the_second_ticket_of_an_account_takes_one_request_and_each_passes_the_gate() {
+    let realm = Realm::start().unwrap();
+    let gate = wide_gate();
+    let kdc = realm_client(&realm, &gate);
+    let tsfoo = account(&realm, "tsfoo");
+    let asked = |realm: &Realm| realm.kdc_requests().as_requests;
+    kdc.tgt(&tsfoo, HOUR).await.unwrap();
+    assert_eq!(asked(&realm), 2, "the first asks which key");
+    kdc.tgt(&tsfoo, HOUR).await.unwrap();
+    assert_eq!(asked(&realm), 3);
+    assert_eq!(gate.counts()[0].passed_in_all(), 3);
+    let offsets = kdc.clock_offsets();
+    assert!(offsets.len() == 1 && offsets[0].1.0.abs() <= 1, "{offsets:?}");
+}
+
+#[tokio::test]
+async fn a_disabled_account_is_refused_and_named_so() {
+    let realm = Realm::start().unwrap();
+    let kdc = realm_client(&realm, &wide_gate());
+    let tsfoo = account(&realm, "tsfoo");
+    realm.kadmin_local(&["modprinc", "-allow_tix", "tsfoo"]).unwrap();
+    let refused = kdc.tgt(&tsfoo, HOUR).await;
+    assert!(matches!(&refused, Err(KdcError::Refused { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn each_kdc_is_asked_on_its_own_and_a_stale_one_shows() {
+    let realm = two_kdcs();
+    let gate = wide_gate();
+    let (admin, kdc) = (mit_admin(&realm, &gate).unwrap(), realm_client(&realm, &gate));
+    let service = name("HTTP/web.example.com");
+    let seen = || async {
+        let observed = kdc.observe(&service).await;
+        observed.into_iter().map(|seen| seen.kvno.unwrap()).collect::<Vec<_>>()
+    };
+    admin.create(&service, &SERVICE).await.unwrap();
+    admin.activate(&service, &keys(2), &SERVICE).await.unwrap();
+    assert_eq!(seen().await, [Some(Kvno(2)), None]);
+    realm.propagate().unwrap();
+    admin.activate(&service, &keys(3), &SERVICE).await.unwrap();
+    assert_eq!(seen().await, [Some(Kvno(3)), Some(Kvno(2))]);
+    realm.propagate().unwrap();
+    assert_eq!(seen().await, [Some(Kvno(3)), Some(Kvno(3))]);
+    let tickets = [0, 1].map(|kdc| realm.kdc_requests_at(kdc).tgs_requests);
+    assert_eq!(tickets, [3, 3]);
+}
+
+#[tokio::test]
+async fn while_the_first_kdc_is_away_the_second_answers_and_then_the_first_again() {
+    let mut realm = two_kdcs();
+    let kdc = realm_client(&realm, &wide_gate());
+    let tsfoo = account(&realm, "tsfoo");
+    realm.propagate().unwrap();
+    realm.stop_kdc();
+    kdc.tgt(&tsfoo, HOUR).await.unwrap();
+    let health = kdc.health();
+    assert_eq!((health[0].reachable, health[1].reachable), (false, true), "{health:?}");
+    let observed = kdc.observe(&name("HTTP/web.example.com")).await;
+    assert!(observed[0].kvno.is_err());
+    assert_eq!(observed[1].kvno, Ok(None));
+    realm.start_kdc().unwrap();
+    // the pause after two failures is one second
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    kdc.tgt(&tsfoo, HOUR).await.unwrap();
+    assert!(kdc.health()[0].reachable);
+}
+
+#[tokio::test]
+async fn a_kdc_that_hangs_is_left_alone_after_two_failures() {
+    let realm = two_kdcs();
+    let kdc = realm_client(&realm, &wide_gate());
+    let tsfoo = account(&realm, "tsfoo");
+    realm.propagate().unwrap();
+    realm.pause_kdc();
+    for _ in 0..2 {
+        kdc.tgt(&tsfoo, HOUR).await.unwrap();
+    }
+    let quick = tokio::time::timeout(Duration::from_millis(300), kdc.tgt(&tsfoo, HOUR)).await;
+    quick.expect("the first is not waited for any more").unwrap();
+}
+
+#[tokio::test]
+async fn a_key_that_only_a_stale_replica_refuses_is_asked_once_at_the_primary() {
+    let realm = two_kdcs();
+    let tsfoo = account(&realm, "tsfoo");
+    realm.propagate().unwrap();
+    let path = realm.dir().join("new.keytab");
+    realm.ktadd("tsfoo", &path).unwrap(); // at the primary only
+    let renewed = account_keys(tsfoo.client.clone(), &path);
+    let gate = wide_gate();
+    let kdc = realm_client(&realm, &gate);
+    // the primary fails twice and is left alone, so the replica is asked first
+    realm.pause_kdc();
+    for _ in 0..2 {
+        let refused = kdc.tgt(&renewed, HOUR).await;
+        assert!(matches!(refused, Err(KdcError::KeyRejected { .. })), "{refused:?}");
+    }
+    realm.resume_kdc();
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    kdc.tgt(&renewed, HOUR).await.unwrap();
+    let nobody = kdc.tgt(&tsfoo, HOUR).await;
+    assert!(matches!(nobody, Err(KdcError::KeyRejected { .. })), "{nobody:?}");
+}
+
+#[tokio::test]
+async fn no_kdc_at_all_is_a_passing_state() {
+    let mut realm = Realm::start().unwrap();
+    let kdc = realm_client(&realm, &wide_gate());
+    let tsfoo = account(&realm, "tsfoo");
+    realm.stop_kdc();
+    let away = kdc.tgt(&tsfoo, HOUR).await.unwrap_err();
+    assert!(matches!(away, KdcError::Unavailable { .. }) && away.is_transient(), "{away:?}");
+}
+
+#[tokio::test]
+async fn an_observer_whose_ticket_the_kdc_no_longer_takes_gets_a_new_one() {
+    let mut realm = Realm::start().unwrap();
+    let kdc = realm_client(&realm, &wide_gate());
+    let service = name("HTTP/nobody.example.com");
+    assert_eq!(kdc.observe(&service).await[0].kvno, Ok(None));
+    realm.kadmin_local(&["cpw", "-randkey", "krbtgt/TEST.EXAMPLE.COM"]).unwrap();
+    realm.stop_kdc();
+    realm.start_kdc().unwrap();
+    assert_eq!(kdc.observe(&service).await[0].kvno, Ok(None));
+}
