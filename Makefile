@@ -74,15 +74,19 @@ define stage
 @SECONDS=0; $(MAKE) $(1) && echo "*** $(1): $$SECONDS s"
 endef
 
+TEST_STAGES := test-unit test-stories test-long test-cluster
+
+# A stage that fails does not hide what the others would say.
 test:
 	$(need_root)
 	$(call stage,packages packages-cluster cluster-binaries)
 	$(call stage,build)
 	$(call stage,test-build)
-	$(call stage,test-unit)
-	$(call stage,test-stories)
-	$(call stage,test-long)
-	$(call stage,test-cluster)
+	@failed=; \
+	for stage in $(TEST_STAGES); do \
+		SECONDS=0; $(MAKE) $$stage || failed="$$failed $$stage"; echo "*** $$stage: $$SECONDS s"; \
+	done; \
+	[ -z "$$failed" ] || { echo "*** FAILED:$$failed" >&2; exit 1; }
 
 test-build:
 	$(TEST) --no-run
@@ -149,4 +153,4 @@ bench: packages driver
 	$(CARGO) run --locked --release --package krb-tests --bin bench
 
 fuzz:
-	$(CARGO) run --locked --release --quiet --package krb-tests --bin fuzz -- --seconds $(FUZZ_SECONDS) --seed $(SEED)
+	$(CARGO) run --locked --release --quiet --package krb-tests --bin fuzz -- --cases 1000000000 --seconds $(FUZZ_SECONDS) --seed $(SEED)
