@@ -156,7 +156,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     tasks.spawn(
         Watch {
             book: book.clone(),
-            hub,
+            hub: hub.clone(),
             pusher: pusher.clone(),
             walker: walker.clone(),
             tickets: tickets.clone(),
@@ -173,6 +173,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     tasks.spawn(refresher.run(stopping.clone()));
     let (every, token) = (config.entitlements_every, stopping.clone());
     tasks.spawn(policy.clone().keep_fresh(book.clone(), every, token));
+    tasks.spawn(start::cut_streams(hub.clone(), stopping.clone()));
     walker.kick_all();
 
     let skew = config.realm.walk.clock_skew;
@@ -186,6 +187,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
             syncing,
             profile: start::profile(&config),
             tasks: tasks.clone(),
+            stop: stopping.clone(),
         },
         lease: api::lease::LeaseApi { book: book.clone(), times: config.times, clock_skew: skew },
         namespace: api::namespace::NamespaceApi { book: book.clone(), pods },

@@ -26,7 +26,7 @@ use crate::{
         book::Book,
         record::{self, Unreadable},
     },
-    session::Times,
+    session::{Times, hub::Hub},
     store::{
         Loaded, StoreError,
         committer::{CommitError, Committer},
@@ -248,6 +248,12 @@ pub(crate) fn realm_client(
 
 /// How long a request may wait at the gate to the KDC.
 const GATE_WAIT: Duration = Duration::from_secs(20);
+
+/// Ends the nodes' streams when the broker stops: they are calls, and would keep it.
+pub(crate) async fn cut_streams(hub: Arc<Hub>, stop: CancellationToken) {
+    stop.cancelled().await;
+    hub.cut_all();
+}
 
 /// Waits for the first end: the server's, a refusal at the KDC, a store that fails, or `stop`
 /// (which ends the server).

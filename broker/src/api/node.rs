@@ -8,7 +8,7 @@ use krb_proto::{
     v1::{self, node_service_server::NodeService, sync_request, sync_response},
 };
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{
@@ -34,6 +34,8 @@ pub struct NodeApi {
     pub profile: Arc<[u8]>,
     /// Where streams run.
     pub tasks: TaskTracker,
+    /// Ends them.
+    pub stop: CancellationToken,
 }
 
 type Outbound = Pin<Box<dyn Stream<Item = Result<v1::SyncResponse, Status>> + Send>>;
@@ -93,8 +95,10 @@ impl NodeService for NodeApi {
         let hello = hello(&mut said).await?;
         match self.syncing.attach(&node, &hello).await? {
             Attached::Welcome(stream, told) => {
-                let syncing = self.syncing.clone();
-                self.tasks.spawn(async move { syncing.serve(&node, stream, said).await });
+                let (syncing, stop) = (self.syncing.clone(), self.stop.clone());
+                self.tasks.spawn(async move {
+                    stop.run_until_cancelled(syncing.serve(&node, stream, said)).await
+                });
                 Ok(Response::new(Box::pin(ReceiverStream::new(told).map(Ok))))
             }
             Attached::Fenced(generation) => {

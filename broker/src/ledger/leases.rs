@@ -71,8 +71,12 @@ impl Ledger {
     ) -> Result<Admitted, Denial> {
         self.check_principals(grant, now)?;
         if let Some(existing) = self.by_holder.get(&holder.key()).copied() {
-            self.regrant(&existing, grant);
-            return Ok(Admitted { lease: existing, new: false });
+            if self.leases.get(&existing).is_some_and(|lease| is_for(lease, grant)) {
+                self.unclaimed.remove(&existing);
+                return Ok(Admitted { lease: existing, new: false });
+            }
+            // What it names has changed: what was given under it stays on record with it.
+            self.release(&existing, "its grant has changed", now);
         }
         let live = self.live_by_account.get(&grant.account).copied().unwrap_or(0);
         if live >= grant.limits.leases {
@@ -114,35 +118,6 @@ impl Ledger {
             }
         }
         self.leases.insert(id, lease);
-    }
-
-    /// The same holder asks again, perhaps under entitlements that have changed.
-    fn regrant(&mut self, id: &LeaseId, grant: &Grant) {
-        self.unclaimed.remove(id);
-        let Some(lease) = self.leases.get_mut(id) else { return };
-        let principals: Vec<Principal> =
-            grant.principals.iter().map(|granted| granted.principal.clone()).collect();
-        if lease.principals == principals && lease.tickets == grant.tickets {
-            return;
-        }
-        for gone in &lease.principals {
-            if let Some(leases) = self.by_principal.get_mut(gone) {
-                leases.remove(id);
-            }
-        }
-        for principal in &principals {
-            self.by_principal.entry(principal.clone()).or_default().insert(*id);
-        }
-        for gone in &lease.tickets {
-            if let Some(leases) = self.by_ticket.get_mut(&gone.login) {
-                leases.remove(id);
-            }
-        }
-        for ticket in &grant.tickets {
-            self.by_ticket.entry(ticket.login.clone()).or_default().insert(*id);
-        }
-        (lease.principals, lease.tickets) = (principals, grant.tickets.clone());
-        self.touched.insert(Touched::Lease(*id));
     }
 
     /// The material of the lease is about to leave the broker: it is Active, and its node is
@@ -366,6 +341,12 @@ impl Ledger {
     pub fn is_current_stream(&self, node: &NodeName, stream: StreamId) -> bool {
         self.sessions.get(node).is_some_and(|session| session.stream == Some(stream))
     }
+}
+
+/// Whether the lease names exactly what is granted.
+fn is_for(lease: &Lease, grant: &Grant) -> bool {
+    let granted = grant.principals.iter().map(|granted| &granted.principal);
+    lease.principals.iter().eq(granted) && lease.tickets == grant.tickets
 }
 
 fn limit(grant: &Grant, what: &str, limit: u32) -> Denial {

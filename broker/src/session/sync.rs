@@ -88,8 +88,8 @@ impl Syncing {
             .await?;
         Ok(match answer {
             Attach::Welcome { generation } => {
-                let receiver = self.hub.attach(node, stream);
-                self.tell(node, welcome(generation, max_until.unwrap_or_default(), &self.times));
+                let first = welcome(generation, max_until.unwrap_or_default(), &self.times);
+                let receiver = self.hub.attach(node, stream, first);
                 self.take_inventory(node, stream, &hello.inventory).await?;
                 Attached::Welcome(stream, receiver)
             }

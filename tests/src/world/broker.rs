@@ -14,7 +14,7 @@ use super::{WorldError, log_file, pki::Pki, programs::program, wait_for, write};
 use crate::realm::{Realm, daemon};
 
 /// What a story sets of the broker's configuration. The defaults make a lost node a matter
-/// of a second.
+/// of a few seconds, and no busy machine loses one that lives.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// `[sessions]`.
@@ -36,8 +36,8 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            sessions: "heartbeat = \"100ms\"\nsilent_after = \"500ms\"\nlost_after = \"500ms\"\n\
-                       lease_ttl = \"1h\"\nunclaimed_after = \"2s\"\n"
+            sessions: "heartbeat = \"200ms\"\nsilent_after = \"2s\"\nlost_after = \"1500ms\"\n\
+                       lease_ttl = \"1h\"\nunclaimed_after = \"4s\"\n"
                 .to_owned(),
             realm: "service_max_life = \"10m\"\nclock_skew = \"5s\"\n\
                     acknowledge_within = \"3s\"\nkdc_propagation = \"5s\"\n"

@@ -14,6 +14,7 @@ pub mod node;
 pub mod pki;
 pub mod pods;
 pub mod programs;
+pub mod see;
 
 use std::{
     fmt, fs, io,
