@@ -21,9 +21,11 @@ LONG_SECONDS ?= 100
 FUZZ_SECONDS ?= 600
 SEED ?= 1
 
-# Integration tests of their own; every other file in tests/tests is a story.
+# Names of the integration tests in some folders: NAME.rs or NAME/main.rs.
+tests_in = $(sort $(foreach dir,$(1),$(patsubst $(dir)/%.rs,%,$(wildcard $(dir)/*.rs)) $(patsubst $(dir)/%/main.rs,%,$(wildcard $(dir)/*/main.rs))))
+UNIT_TESTS := $(call tests_in,$(addsuffix /tests,proto broker node-agent flexvolume))
 CLUSTER_TESTS := cluster
-STORIES := $(filter-out $(CLUSTER_TESTS),$(notdir $(basename $(wildcard tests/tests/*.rs tests/tests/*/main.rs))))
+STORIES := $(filter-out $(CLUSTER_TESTS),$(call tests_in,tests/tests))
 LONG := $(filter torture simulate fuzz,$(notdir $(basename $(wildcard tests/src/bin/*))))
 
 .PHONY: help build driver packages packages-cluster packages-python cluster-binaries
@@ -68,7 +70,6 @@ driver:
 # All stages select from the whole workspace, so that everything is compiled once, with the same features.
 
 TEST := $(CARGO) test --locked --workspace --no-fail-fast
-UNIT_TESTS := $(notdir $(basename $(wildcard proto/tests/*.rs broker/tests/*.rs node-agent/tests/*.rs flexvolume/tests/*.rs)))
 
 define stage
 @SECONDS=0; $(MAKE) $(1) && echo "*** $(1): $$SECONDS s"
