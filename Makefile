@@ -151,7 +151,8 @@ demo: packages build
 
 bench: packages driver
 	$(need_root)
-	$(CARGO) run --locked --release --package krb-tests --bin bench
+	$(CARGO) build --locked --release $(addprefix --package krb-,broker node-agent tests) $(addprefix --bin ,krb-broker krb-node-agent bench)
+	KRB5_CONFIG=tests/empty.krb5.conf $(dir $(BUILT))release/bench
 
 fuzz:
 	$(CARGO) run --locked --release --quiet --package krb-tests --bin fuzz -- --cases 1000000000 --seconds $(FUZZ_SECONDS) --seed $(SEED)

@@ -4,11 +4,12 @@
 //! leave, the reply. Whatever the outcome, the audit log has a line before the caller has an
 //! answer.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use krb_proto::{
     Generation, LeaseId, NodeName, PodUid, Principal, Realm, VolumeName, reason::Reason, v1,
 };
+use tokio::time::Instant;
 
 use crate::{
     audit::{self, Actor, Event, Record},
@@ -89,8 +90,10 @@ pub enum IssueError {
         source: TicketError,
     },
     /// It took longer than a mount may.
-    #[error("it took longer than {within:?}")]
+    #[error("{slow} took longer than {within:?}")]
     TooLate {
+        /// What it waited for.
+        slow: Slow,
         /// The limit.
         within: Duration,
     },
@@ -112,6 +115,27 @@ pub enum IssueError {
         /// Why.
         source: CommitError,
     },
+}
+
+/// What an issue was waiting for when its time was over.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Slow {
+    /// kadmin, for keys.
+    Keys,
+    /// A KDC, for tickets.
+    Tickets,
+    /// The broker's own records.
+    Records,
+}
+
+impl fmt::Display for Slow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Keys => "making keys at kadmin",
+            Self::Tickets => "getting tickets from the KDC",
+            Self::Records => "recording the lease",
+        })
+    }
 }
 
 impl From<CommitError> for IssueError {
@@ -154,29 +178,39 @@ impl Issuer {
     /// # Errors
     /// When a rule is missing, or something that is needed can't be had now.
     pub async fn issue(&self, request: &Request) -> Result<Issued, IssueError> {
-        let within = self.within;
-        let outcome = tokio::time::timeout(within, self.try_issue(request))
-            .await
-            .unwrap_or(Err(IssueError::TooLate { within }));
+        let deadline = Instant::now() + self.within;
+        let outcome = self.in_time(deadline, Slow::Records, self.try_issue(request, deadline));
+        let outcome = outcome.await.and_then(|issued| issued);
         if let Err(error) = &outcome {
             self.book.audit(refusal(request, error)).await?;
         }
         outcome
     }
 
-    async fn try_issue(&self, request: &Request) -> Result<Issued, IssueError> {
+    /// Waits for `work`, which is `slow`, until `deadline`.
+    async fn in_time<T>(
+        &self,
+        deadline: Instant,
+        slow: Slow,
+        work: impl Future<Output = T>,
+    ) -> Result<T, IssueError> {
+        let late = |_| IssueError::TooLate { slow, within: self.within };
+        tokio::time::timeout_at(deadline, work).await.map_err(late)
+    }
+
+    async fn try_issue(&self, request: &Request, deadline: Instant) -> Result<Issued, IssueError> {
         self.check_session(request)?;
         let pod = self.confirm(request).await?; // it runs where the caller is
         let grant = self.policy.decide(&pod, &request.node, &request.volume)?;
         let id = self.admit(request, &pod, &grant).await?; // before any key is made
         for granted in &grant.principals {
             let principal = &granted.principal;
-            self.walker
-                .ensure(principal)
-                .await
+            self.in_time(deadline, Slow::Keys, self.walker.ensure(principal))
+                .await?
                 .map_err(|source| IssueError::Keys { principal: principal.clone(), source })?;
         }
-        let tickets = self.fetch_tickets(&grant.tickets).await?;
+        let tickets = self.fetch_tickets(&grant.tickets);
+        let tickets = self.in_time(deadline, Slow::Tickets, tickets).await??;
         let (lease, keys) = self.deliver(request, &id, &tickets).await?; // before it leaves
         let tickets =
             tickets.iter().map(|(_, t)| material::ticket(t, &self.default_realm)).collect();
@@ -239,10 +273,10 @@ impl Issuer {
                     let line = Record::new(Event::NamespacePinned, Actor::Broker);
                     lines.push(line.namespace(namespace).detail(&pod.namespace_uid));
                 }
-                Ok::<_, Denial>(admitted)
+                Ok::<_, Denial>(admitted.lease)
             })
             .await??;
-        Ok(admitted.lease)
+        Ok(admitted)
     }
 
     async fn fetch_tickets(
@@ -274,9 +308,7 @@ impl Issuer {
                 ledger
                     .check_session(&request.node, request.generation)
                     .map_err(|source| IssueError::Node { node: request.node.clone(), source })?;
-                let again = ledger
-                    .lease(id)
-                    .is_some_and(|lease| lease.state == crate::lease::LeaseState::Active);
+                let again = ledger.is_active(id);
                 for (account, ticket) in tickets {
                     ledger.ticket_leaves(&account.login, ticket.endtime);
                 }
@@ -363,7 +395,9 @@ impl IssueError {
             Self::Ticket { source: TicketError::Keys { .. }, .. } => Reason::AccountKeyMissing,
             Self::Ticket { source: TicketError::Kdc { source, .. }, .. } => of_kdc(source),
             Self::Keytab { .. } => Reason::Internal,
-            Self::TooLate { .. } => Reason::KdcUnavailable,
+            Self::TooLate { slow: Slow::Keys, .. } => Reason::KadminUnavailable,
+            Self::TooLate { slow: Slow::Tickets, .. } => Reason::KdcUnavailable,
+            Self::TooLate { slow: Slow::Records, .. } => Reason::StoreFailed,
         }
     }
 }

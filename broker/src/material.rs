@@ -122,6 +122,8 @@ impl Pusher {
         let node = &ledger.lease(id)?.holder.node;
         // what can't reach its node must not count as delivered to it
         ledger.session(node)?.stream?;
+        // and what was not issued yet is issued with what there is then
+        ledger.is_active(id).then_some(())?;
         let (lease, keys) = take_keys(ledger, id).ok()?;
         let mut tickets = Vec::new();
         for granted in &lease.tickets {

@@ -11,7 +11,10 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{
-    issue::IssueError, kdc::KdcError, keys::walker::WalkError, store::committer::CommitError,
+    issue::{IssueError, Slow},
+    kdc::KdcError,
+    keys::walker::WalkError,
+    store::committer::CommitError,
     tickets::TicketError,
 };
 
@@ -106,7 +109,7 @@ fn message(error: &IssueError) -> String {
         IssueError::Denied { denial } => denial.message.clone(),
         IssueError::Node { source, .. } => source.to_string(),
         IssueError::Pods { .. } => "the broker can't look the pod up now".to_owned(),
-        IssueError::TooLate { .. } => "the KDC took too long to make the pod's keys".to_owned(),
+        IssueError::TooLate { slow, .. } => too_late(*slow).to_owned(),
         IssueError::Ended { .. } => "the pod's lease ended meanwhile".to_owned(),
         IssueError::Store { .. } => "the broker can't record the pod's lease now".to_owned(),
         IssueError::Keytab { .. } => "the pod's keytab can't be written".to_owned(),
@@ -120,6 +123,14 @@ fn message(error: &IssueError) -> String {
             of_service(principal, source)
         }
         IssueError::Keys { principal, .. } => format!("no key can be made for {principal} now"),
+    }
+}
+
+fn too_late(slow: Slow) -> &'static str {
+    match slow {
+        Slow::Keys => "kadmin took too long to make the pod's keys",
+        Slow::Tickets => "the KDC took too long to give the pod's tickets",
+        Slow::Records => "the broker took too long to record the pod's lease",
     }
 }
 

@@ -34,7 +34,7 @@ pub struct NodeApi {
     pub profile: Arc<[u8]>,
     /// Where streams run.
     pub tasks: TaskTracker,
-    /// Ends them.
+    /// Ends them: a stream that lives on would keep the server, and so the broker, from ending.
     pub stop: CancellationToken,
 }
 
@@ -96,9 +96,7 @@ impl NodeService for NodeApi {
         match self.syncing.attach(&node, &hello).await? {
             Attached::Welcome(stream, told) => {
                 let (syncing, stop) = (self.syncing.clone(), self.stop.clone());
-                self.tasks.spawn(async move {
-                    stop.run_until_cancelled(syncing.serve(&node, stream, said)).await
-                });
+                self.tasks.spawn(async move { syncing.serve(&node, stream, said, &stop).await });
                 Ok(Response::new(Box::pin(ReceiverStream::new(told).map(Ok))))
             }
             Attached::Fenced(generation) => {

@@ -4,6 +4,7 @@
 //! connection is, is found out once, when it is made.
 
 use std::{
+    collections::VecDeque,
     io,
     path::{Path, PathBuf},
     pin::Pin,
@@ -20,7 +21,8 @@ use rustls::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
+    task::AbortHandle,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -197,7 +199,7 @@ pub fn incoming(
 ) -> ReceiverStream<io::Result<Connection>> {
     let (ready, connections) = mpsc::channel(64);
     tokio::spawn(async move {
-        let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+        let mut handshakes = VecDeque::new();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -211,21 +213,32 @@ pub fn incoming(
                     continue;
                 }
             };
-            // As many as may be in a handshake; the next one waits in the listener's queue.
-            let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
+            make_room(&mut handshakes);
             let (acceptor, ready) = (acceptor.clone(), ready.clone());
-            tokio::spawn(async move {
+            let handshake = tokio::spawn(async move {
                 match acceptor.accept(tcp).await {
                     Ok(connection) => drop(ready.send(Ok(connection)).await),
                     Err(error) => {
                         tracing::info!(%peer, %error, "a connection did not prove itself")
                     }
                 }
-                drop(permit);
             });
+            handshakes.push_back(handshake.abort_handle());
         }
     });
     ReceiverStream::new(connections)
+}
+
+/// Where as many connections are in their handshake as may be, the one that has been for the
+/// longest ends: an honest one takes milliseconds, so that idle ones keep nobody out.
+fn make_room(handshakes: &mut VecDeque<AbortHandle>) {
+    handshakes.retain(|handshake| !handshake.is_finished());
+    while handshakes.len() >= MAX_HANDSHAKES {
+        let oldest = handshakes.pop_front();
+        if let Some(oldest) = oldest {
+            oldest.abort();
+        }
+    }
 }
 
 /// A connection whose peer is known.

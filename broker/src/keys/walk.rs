@@ -94,6 +94,16 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// Whether it is the same step, whenever it was chosen.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Prune { kvno, .. }, Self::Prune { kvno: other, .. }) => kvno == other,
+            _ => self == other,
+        }
+    }
+}
+
 /// What a walk waits for.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Waiting {

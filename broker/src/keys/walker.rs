@@ -27,7 +27,10 @@ use crate::{
     clock::Entropy,
     kdc::{Attributes, Kdc, KdcError, KeyAdmin, Observation},
     krb5::key::{Enctype, Keyset},
-    ledger::book::{Book, Lines},
+    ledger::{
+        Ledger,
+        book::{Book, Lines},
+    },
     material::Pusher,
     session::StreamId,
     store::committer::CommitError,
@@ -267,13 +270,13 @@ impl Walker {
             self.waits(principal, format!("recovery: {why}"));
             return Ok(Took::Nothing(LOOK_AGAIN.1));
         }
-        match step {
+        match step.clone() {
             Step::Rest => return Ok(Took::Rest),
             Step::Wait { until, what } => return self.wait(principal, turn, until, what).await,
-            Step::Make => self.make(principal).await?,
+            Step::Make => self.make(principal, &step).await?,
             Step::Distribute(kvno) => {
-                self.enter(principal, kvno, Phase::Distributing, Event::KeyDistributing, "")
-                    .await?;
+                let line = Record::new(Event::KeyDistributing, Actor::Broker);
+                self.enter(principal, &step, kvno, Phase::Distributing, line).await?;
             }
             Step::Activate { kvno, without } => {
                 let without: Vec<String> = without.iter().map(ToString::to_string).collect();
@@ -281,26 +284,27 @@ impl Walker {
                     [] => String::new(),
                     names => format!("not acknowledged by {}", names.join(" ")),
                 };
-                self.enter(principal, kvno, Phase::Activating, Event::KeyActivating, &detail)
-                    .await?;
+                let line = Record::new(Event::KeyActivating, Actor::Broker).detail(&detail);
+                self.enter(principal, &step, kvno, Phase::Activating, line).await?;
             }
             Step::Set(kvno) => return self.set(principal, kvno, turn).await,
             Step::Burn(kvno) => {
                 let line = Record::new(Event::KeyBurnt, Actor::Broker)
                     .detail("a lost node had been given it");
-                self.record(principal, line, kvno, |ledger, _, now| {
+                self.record_step(principal, &step, line, kvno, |ledger, now| {
                     ledger.burn(principal, kvno, now);
                 })
                 .await?;
                 self.push_all(principal).await?;
             }
             Step::Drop(kvno) => {
-                self.enter(principal, kvno, Phase::Dropping, Event::KeyDropping, "").await?;
+                let line = Record::new(Event::KeyDropping, Actor::Broker);
+                self.enter(principal, &step, kvno, Phase::Dropping, line).await?;
             }
             Step::Prune { kvno, exposed_until } => {
                 let line = Record::new(Event::KeyPruned, Actor::Broker)
                     .exposed_until(audit::Exposure::Until(exposed_until));
-                self.record(principal, line, kvno, |ledger, _, _| {
+                self.record_step(principal, &step, line, kvno, |ledger, _| {
                     ledger.prune(principal, kvno, exposed_until);
                 })
                 .await?;
@@ -309,7 +313,7 @@ impl Walker {
         Ok(Took::Step)
     }
 
-    async fn make(&self, principal: &Principal) -> Result<(), WalkError> {
+    async fn make(&self, principal: &Principal, step: &Step) -> Result<(), WalkError> {
         let next = self.0.book.read(|ledger| ledger.principal(principal).map(|p| p.next_kvno()));
         let Some(next) = next else { return Ok(()) };
         let kvno =
@@ -320,7 +324,7 @@ impl Walker {
         let made_at = self.0.book.now().wall;
         let keyset = Keyset::random(kvno, &self.0.enctypes, &*self.0.entropy, made_at);
         let line = Record::new(Event::KeyMade, Actor::Broker).enctypes(self.0.enctypes.clone());
-        self.record(principal, line, kvno, |ledger, _, now| {
+        self.record_step(principal, step, line, kvno, |ledger, now| {
             // used meanwhile: the next step makes another
             let _ = ledger.add_keyset(principal, keyset, now);
         })
@@ -332,13 +336,12 @@ impl Walker {
     async fn enter(
         &self,
         principal: &Principal,
+        step: &Step,
         kvno: Kvno,
         phase: Phase,
-        event: Event,
-        detail: &str,
+        line: Record,
     ) -> Result<(), WalkError> {
-        let line = Record::new(event, Actor::Broker).detail(detail);
-        self.record(principal, line, kvno, |ledger, _, now| {
+        self.record_step(principal, step, line, kvno, |ledger, now| {
             ledger.enter_phase(principal, kvno, phase, now);
         })
         .await
@@ -493,7 +496,7 @@ impl Walker {
     }
 
     async fn push_all(&self, principal: &Principal) -> Result<(), WalkError> {
-        let holders = self.0.book.read(|ledger| ledger.live_with(principal));
+        let holders = self.0.book.read(|ledger| ledger.active_with(principal));
         self.push(principal, &holders).await.map(drop)
     }
 
@@ -506,12 +509,37 @@ impl Walker {
         self.0.pusher.push(leases).await.map_err(store)
     }
 
+    /// Records a step, if it is still the one to take: a holder that came or a node that was
+    /// lost since it was chosen may have made it another.
+    async fn record_step(
+        &self,
+        principal: &Principal,
+        step: &Step,
+        line: Record,
+        kvno: Kvno,
+        change: impl FnOnce(&mut Ledger, SystemTime),
+    ) -> Result<(), WalkError> {
+        let times = self.0.times;
+        self.0
+            .book
+            .commit_if(|ledger, lines, now| {
+                let still = ledger.next_step(principal, now.wall, times).is_same(step);
+                still.then(|| {
+                    lines.push(line.principal(principal).kvnos([kvno]));
+                    change(ledger, now.wall);
+                })
+            })
+            .await
+            .map(drop)
+            .map_err(|source| WalkError::Store { principal: principal.clone(), source })
+    }
+
     async fn record(
         &self,
         principal: &Principal,
         line: Record,
         kvno: Kvno,
-        change: impl FnOnce(&mut crate::ledger::Ledger, &mut Lines, SystemTime),
+        change: impl FnOnce(&mut Ledger, &mut Lines, SystemTime),
     ) -> Result<(), WalkError> {
         self.0
             .book

@@ -41,9 +41,15 @@ impl Ledger {
         self.live(self.by_node.get(node))
     }
 
-    /// The live leases that name a principal.
-    pub fn live_with(&self, principal: &Principal) -> Vec<LeaseId> {
-        self.live(self.by_principal.get(principal))
+    /// The leases whose holders have keys of the principal: the Active ones.
+    pub fn active_with(&self, principal: &Principal) -> Vec<LeaseId> {
+        let ids = self.by_principal.get(principal);
+        ids.into_iter().flatten().filter(|id| self.is_active(id)).copied().collect()
+    }
+
+    /// Whether the holder has material under the lease.
+    pub fn is_active(&self, id: &LeaseId) -> bool {
+        self.leases.get(id).is_some_and(|lease| lease.state == LeaseState::Active)
     }
 
     /// The pods that have live leases.
@@ -161,7 +167,7 @@ impl Ledger {
                 .map(|said| said.kvnos.get(principal).cloned().unwrap_or_default());
             HolderView { lease, has }
         };
-        self.live_with(principal).into_iter().map(view).collect()
+        self.active_with(principal).into_iter().map(view).collect()
     }
 
     /// The holder ended it, or its pod is gone. False when it had ended already.

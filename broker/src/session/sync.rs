@@ -6,6 +6,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use krb_proto::{Generation, LeaseId, NodeName, Principal, duration, v1};
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt};
+use tokio_util::sync::CancellationToken;
 use v1::{sync_request::Event as Said, sync_response::Event as Told};
 
 use super::{
@@ -138,16 +139,19 @@ impl Syncing {
         Ok(())
     }
 
-    /// Serves a stream that is attached, until it ends.
+    /// Serves a stream that is attached, until it ends or the broker stops.
     pub async fn serve(
         &self,
         node: &NodeName,
         stream: StreamId,
         mut said: impl Stream<Item = Result<v1::SyncRequest, tonic::Status>> + Unpin,
+        stop: &CancellationToken,
     ) {
         // An agent that says nothing for as long as makes its node silent is gone: whatever
         // still comes on this stream then does not count.
-        while let Ok(Some(Ok(message))) = tokio::time::timeout(self.silence(), said.next()).await {
+        while let Some(Ok(Some(Ok(message)))) =
+            stop.run_until_cancelled(tokio::time::timeout(self.silence(), said.next())).await
+        {
             let current = self.book.read(|ledger| ledger.is_current_stream(node, stream));
             if !current || !self.hear(node, stream, message).await {
                 break;

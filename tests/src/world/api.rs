@@ -39,6 +39,11 @@ impl Api {
         Ok(Self { channel })
     }
 
+    /// The channel itself, for services that are not ours.
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     /// `LeaseService`.
     pub fn leases(&self) -> LeaseServiceClient<Channel> {
         LeaseServiceClient::new(self.channel.clone())

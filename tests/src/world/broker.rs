@@ -83,6 +83,15 @@ impl Broker {
         self.address
     }
 
+    /// Replaces text of its configuration, which must be there; in force after its next start.
+    pub fn reconfigure(&self, from: &str, to: &str) -> Result<(), WorldError> {
+        let text = fs::read_to_string(self.config())?;
+        if !text.contains(from) {
+            return Err(WorldError::new("changing the configuration", format!("no {from:?}")));
+        }
+        write(&self.config(), &text.replacen(from, to, 1))
+    }
+
     /// Its configuration file.
     pub fn config(&self) -> PathBuf {
         self.dir.join("broker.toml")

@@ -10,10 +10,12 @@
 pub mod api;
 pub mod broker;
 pub mod container;
+mod entitle;
 pub mod node;
 pub mod pki;
 pub mod pods;
 pub mod programs;
+mod refusal;
 pub mod see;
 
 use std::{
@@ -146,12 +148,8 @@ impl World {
 
 /// Writes an account's entitlement and fetches its keytab.
 fn write_account(dir: &Path, realm: &Realm, account: &Account) -> Result<(), WorldError> {
-    let Account { login, uid, more } = account;
-    let gid = uid + 1;
-    let text = format!(
-        "entity_type: unix_role_account\nunix_login: {login}\nunix_uid: {uid}\nunix_gid: {gid}\n\
-         namespaces: [{login}]\n{more}"
-    );
+    let login = account.login;
+    let text = entitle::text(account);
     write(&dir.join("entitlements").join(format!("{login}.yaml")), &text)?;
     let keytab = realm.add_role_account(login).map_err(|e| WorldError::new("an account", e))?;
     let place = dir.join("accounts").join(format!("{login}.keytab"));

@@ -39,6 +39,8 @@ pub struct Answer {
     pub status: String,
     /// What the pod's owner would read.
     pub message: String,
+    /// All that it printed.
+    pub text: String,
 }
 
 impl Answer {
@@ -99,6 +101,14 @@ impl Node {
         self.agent = Some(agent);
         let inside = self.inside("/run/krb-broker/agent.sock");
         wait_for("the agent's socket", || inside.exists().then_some(()))
+    }
+
+    /// How long the agent tries to fill a volume while the driver waits; in force when the
+    /// agent is started with [`Self::start_agent`].
+    pub fn set_patience(&self, milliseconds: u32) -> Result<(), WorldError> {
+        let template = self.dir.join("agent.template");
+        let text = fs::read_to_string(&template)?;
+        write(&template, &text.replace("fill_ms = 20000", &format!("fill_ms = {milliseconds}")))
     }
 
     fn config(&self) -> PathBuf {
@@ -171,7 +181,12 @@ impl Node {
     pub fn mount(&self, pod: &Pod) -> Result<Answer, WorldError> {
         let target = self.target(pod);
         make_dir(&target)?;
-        let options = json!({
+        self.call(&["mount", &target.display().to_string(), &Self::mount_options(pod)])
+    }
+
+    /// The options that kubelet gives the driver's `mount`, as JSON.
+    pub fn mount_options(pod: &Pod) -> String {
+        json!({
             "kubernetes.io/fsType": "",
             "kubernetes.io/pod.name": pod.name,
             "kubernetes.io/pod.namespace": pod.namespace,
@@ -179,8 +194,8 @@ impl Node {
             "kubernetes.io/pvOrVolumeName": Pod::VOLUME,
             "kubernetes.io/readwrite": "rw",
             "kubernetes.io/serviceAccount.name": "default",
-        });
-        self.call(&["mount", &target.display().to_string(), &options.to_string()])
+        })
+        .to_string()
     }
 
     /// Calls the driver's `unmount` as kubelet does, and removes the directory as it does.
@@ -202,7 +217,8 @@ impl Node {
             WorldError::new(format!("the driver's answer {:?}", String::from_utf8_lossy(&said)), e)
         })?;
         let text = |field: &str| answer[field].as_str().unwrap_or_default().to_owned();
-        Ok(Answer { status: text("status"), message: text("message") })
+        let (status, message) = (text("status"), text("message"));
+        Ok(Answer { status, message, text: String::from_utf8_lossy(&said).trim().to_owned() })
     }
 
     /// A file of a mounted volume, as the node's root reads it.

@@ -118,6 +118,16 @@ impl Pki {
         self.write(role, name, params, &key)
     }
 
+    /// Has the CA of `role` sign whatever `params` say, and keeps it under `name`.
+    pub fn sign(
+        &self,
+        role: &str,
+        name: &str,
+        params: CertificateParams,
+    ) -> Result<Files, WorldError> {
+        self.write(role, name, params, &KeyPair::generate().map_err(failed)?)
+    }
+
     fn write(
         &self,
         role: &str,
