@@ -21,9 +21,9 @@ LONG_SECONDS ?= 100
 FUZZ_SECONDS ?= 600
 SEED ?= 1
 
-# The integration tests below a folder: FILE.rs, or FOLDER/main.rs.
-tests_in = $(notdir $(basename $(wildcard $(1)/*.rs))) $(notdir $(patsubst %/main.rs,%,$(wildcard $(1)/*/main.rs)))
-# Every one in tests/tests is a story, but for the one that has a stage of its own.
+# Names of the integration tests in some folders: NAME.rs or NAME/main.rs.
+tests_in = $(sort $(foreach dir,$(1),$(patsubst $(dir)/%.rs,%,$(wildcard $(dir)/*.rs)) $(patsubst $(dir)/%/main.rs,%,$(wildcard $(dir)/*/main.rs))))
+UNIT_TESTS := $(call tests_in,$(addsuffix /tests,proto broker node-agent flexvolume))
 CLUSTER_TESTS := cluster
 STORIES := $(filter-out $(CLUSTER_TESTS),$(call tests_in,tests/tests))
 LONG := $(filter torture simulate fuzz,$(notdir $(basename $(wildcard tests/src/bin/*))))
@@ -33,7 +33,7 @@ LONG := $(filter torture simulate fuzz,$(notdir $(basename $(wildcard tests/src/
 
 help:
 	@echo 'make demo      a realm, a broker, an agent and a pod, on this machine'
-	@echo 'make test      everything: units, stories on a real KDC, fuzzing, a real cluster'
+	@echo 'make test      everything: units, stories on a real KDC, torture, fuzzing, a real cluster'
 	@echo 'make check     fmt, clippy, doc, licences, advisories'
 	@echo 'make bench     the budgets, measured'
 	@echo 'make fuzz      $(FUZZ_SECONDS) s of fuzzing (FUZZ_SECONDS=, SEED=)'
@@ -70,21 +70,24 @@ driver:
 # All stages select from the whole workspace, so that everything is compiled once, with the same features.
 
 TEST := $(CARGO) test --locked --workspace --no-fail-fast
-UNIT_TESTS := $(foreach crate,proto broker node-agent flexvolume,$(call tests_in,$(crate)/tests))
 
 define stage
 @SECONDS=0; $(MAKE) $(1) && echo "*** $(1): $$SECONDS s"
 endef
 
+TEST_STAGES := test-unit test-stories test-long test-cluster
+
+# A stage that fails does not hide what the others would say.
 test:
 	$(need_root)
 	$(call stage,packages packages-cluster cluster-binaries)
 	$(call stage,build)
 	$(call stage,test-build)
-	$(call stage,test-unit)
-	$(call stage,test-stories)
-	$(call stage,test-long)
-	$(call stage,test-cluster)
+	@failed=; \
+	for stage in $(TEST_STAGES); do \
+		SECONDS=0; $(MAKE) $$stage || failed="$$failed $$stage"; echo "*** $$stage: $$SECONDS s"; \
+	done; \
+	[ -z "$$failed" ] || { echo "*** FAILED:$$failed" >&2; exit 1; }
 
 test-build:
 	$(TEST) --no-run
@@ -152,4 +155,4 @@ bench: packages driver
 	KRB5_CONFIG=tests/empty.krb5.conf $(dir $(BUILT))release/bench
 
 fuzz:
-	$(CARGO) run --locked --release --quiet --package krb-tests --bin fuzz -- --seconds $(FUZZ_SECONDS) --seed $(SEED)
+	$(CARGO) run --locked --release --quiet --package krb-tests --bin fuzz -- --cases 1000000000 --seconds $(FUZZ_SECONDS) --seed $(SEED)
