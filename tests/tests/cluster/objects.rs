@@ -1,7 +1,7 @@
 //! The cluster's objects as the broker sees them: a file that is written anew all the time.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -56,7 +56,7 @@ impl Drop for Objects {
     }
 }
 
-fn write_until(stop: &AtomicBool, kubectl: &Kubectl, file: &PathBuf, failure: &Mutex<String>) {
+fn write_until(stop: &AtomicBool, kubectl: &Kubectl, file: &Path, failure: &Mutex<String>) {
     while !stop.load(Ordering::Relaxed) {
         let said = kubectl.write_all(KINDS, file).err().map(|error| error.to_string());
         *failure.lock().unwrap_or_else(PoisonError::into_inner) = said.unwrap_or_default();
