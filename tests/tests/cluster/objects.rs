@@ -1,7 +1,7 @@
 //! The cluster's objects as the broker sees them: a file that is written anew all the time.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
