@@ -21,9 +21,11 @@ LONG_SECONDS ?= 100
 FUZZ_SECONDS ?= 600
 SEED ?= 1
 
-# Integration tests of their own; every other file in tests/tests is a story.
+# Names of the integration tests in some folders: NAME.rs or NAME/main.rs.
+tests_in = $(sort $(foreach dir,$(1),$(patsubst $(dir)/%.rs,%,$(wildcard $(dir)/*.rs)) $(patsubst $(dir)/%/main.rs,%,$(wildcard $(dir)/*/main.rs))))
+UNIT_TESTS := $(call tests_in,$(addsuffix /tests,proto broker node-agent flexvolume))
 CLUSTER_TESTS := cluster
-STORIES := $(filter-out $(CLUSTER_TESTS),$(notdir $(basename $(wildcard tests/tests/*.rs tests/tests/*/main.rs))))
+STORIES := $(filter-out $(CLUSTER_TESTS),$(call tests_in,tests/tests))
 LONG := $(filter torture simulate fuzz,$(notdir $(basename $(wildcard tests/src/bin/*))))
 
 .PHONY: help build driver packages packages-cluster packages-python cluster-binaries
@@ -68,21 +70,24 @@ driver:
 # All stages select from the whole workspace, so that everything is compiled once, with the same features.
 
 TEST := $(CARGO) test --locked --workspace --no-fail-fast
-UNIT_TESTS := $(notdir $(basename $(wildcard proto/tests/*.rs broker/tests/*.rs node-agent/tests/*.rs flexvolume/tests/*.rs)))
 
 define stage
 @SECONDS=0; $(MAKE) $(1) && echo "*** $(1): $$SECONDS s"
 endef
 
+TEST_STAGES := test-unit test-stories test-long test-cluster
+
+# A stage that fails does not hide what the others would say.
 test:
 	$(need_root)
 	$(call stage,packages packages-cluster cluster-binaries)
 	$(call stage,build)
 	$(call stage,test-build)
-	$(call stage,test-unit)
-	$(call stage,test-stories)
-	$(call stage,test-long)
-	$(call stage,test-cluster)
+	@failed=; \
+	for stage in $(TEST_STAGES); do \
+		SECONDS=0; $(MAKE) $$stage || failed="$$failed $$stage"; echo "*** $$stage: $$SECONDS s"; \
+	done; \
+	[ -z "$$failed" ] || { echo "*** FAILED:$$failed" >&2; exit 1; }
 
 test-build:
 	$(TEST) --no-run
@@ -146,7 +151,8 @@ demo: packages build
 
 bench: packages driver
 	$(need_root)
-	$(CARGO) run --locked --release --package krb-tests --bin bench
+	$(CARGO) build --locked --release $(addprefix --package krb-,broker node-agent tests) $(addprefix --bin ,krb-broker krb-node-agent bench)
+	KRB5_CONFIG=tests/empty.krb5.conf $(dir $(BUILT))release/bench
 
 fuzz:
-	$(CARGO) run --locked --release --quiet --package krb-tests --bin fuzz -- --seconds $(FUZZ_SECONDS) --seed $(SEED)
+	$(CARGO) run --locked --release --quiet --package krb-tests --bin fuzz -- --cases 1000000000 --seconds $(FUZZ_SECONDS) --seed $(SEED)

@@ -260,10 +260,13 @@ impl Issuer {
                     let line = Record::new(Event::NamespacePinned, Actor::Broker);
                     lines.push(line.namespace(namespace).detail(&pod.namespace_uid));
                 }
-                Ok::<_, Denial>(admitted)
+                let ended = admitted.superseded.and_then(|old| ledger.lease(&old));
+                let actor = || Actor::Node(request.node.clone());
+                lines.extend(ended.map(|old| audit::of_lease(Event::LeaseReleased, actor(), old)));
+                Ok::<_, Denial>(admitted.lease)
             })
             .await??;
-        Ok(admitted.lease)
+        Ok(admitted)
     }
 
     async fn fetch_tickets(
@@ -295,9 +298,7 @@ impl Issuer {
                 ledger
                     .check_session(&request.node, request.generation)
                     .map_err(|source| IssueError::Node { node: request.node.clone(), source })?;
-                let again = ledger
-                    .lease(id)
-                    .is_some_and(|lease| lease.state == crate::lease::LeaseState::Active);
+                let again = ledger.is_active(id);
                 for (account, ticket) in tickets {
                     ledger.ticket_leaves(&account.login, ticket.endtime);
                 }
@@ -386,7 +387,9 @@ impl IssueError {
             Self::Pods { .. } => Reason::PodsUnavailable,
             Self::Denied { denial } => denial.reason,
             Self::Keys { source: WalkError::Kdc { source, .. }, .. } => of_kdc(source),
-            Self::Keys { source: WalkError::Numbers { .. }, .. } => Reason::KeysNotReady,
+            Self::Keys {
+                source: WalkError::Numbers { .. } | WalkError::Recovery { .. }, ..
+            } => Reason::KeysNotReady,
             Self::Keys { source: WalkError::Store { .. }, .. } | Self::Store { .. } => {
                 Reason::StoreFailed
             }

@@ -20,7 +20,7 @@
 //!   audit lines durable at once.
 //! - [`api`] turns requests into use cases and failures into codes.
 //!
-//! Only [`run`] names concrete adapters: start reading there, then at [`issue`].
+//! Only [`run`], with `start`, names concrete adapters: start reading there, then at [`issue`].
 
 pub mod admission;
 pub mod api;
@@ -43,7 +43,10 @@ pub mod store;
 pub mod tickets;
 pub mod yaml;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -123,6 +126,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     let hub = Arc::new(Hub::default());
     let realm = config.realm.name.clone();
     let pusher = Pusher::new(book.clone(), hub.clone(), tickets.clone(), realm.clone());
+    let realm_checked = Arc::new(AtomicBool::new(false));
     let parts = Parts {
         book: book.clone(),
         admin: Arc::new(admin.clone()),
@@ -131,6 +135,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         entropy: entropy.clone(),
         enctypes: config.realm.enctypes.clone(),
         times: config.realm.walk,
+        realm_checked: realm_checked.clone(),
     };
     let walker = Walker::new(parts, tasks.clone(), stopping.clone());
     let issuer = Arc::new(Issuer {
@@ -156,7 +161,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     tasks.spawn(
         Watch {
             book: book.clone(),
-            hub,
+            hub: hub.clone(),
             pusher: pusher.clone(),
             walker: walker.clone(),
             tickets: tickets.clone(),
@@ -173,6 +178,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     tasks.spawn(refresher.run(stopping.clone()));
     let (every, token) = (config.entitlements_every, stopping.clone());
     tasks.spawn(policy.clone().keep_fresh(book.clone(), every, token));
+    tasks.spawn(start::cut_streams(hub.clone(), stopping.clone()));
     walker.kick_all();
 
     let skew = config.realm.walk.clock_skew;
@@ -204,7 +210,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     let acceptor = api::tls::Acceptor::new(&config.certificate, &config.key, &config.roles)
         .map_err(api::ServeError::from)?;
     let serving = api::serve(config.listen, acceptor, services, book.clone(), stopping.clone());
-    let checking = start::check_realm(admin, config.realm.allow_wide_rights, stopping.clone());
+    let checking =
+        start::check_realm(admin, config.realm.allow_wide_rights, realm_checked, stopping.clone());
     let outcome = start::until_stopped(serving, checking, &committer, &stop).await;
 
     stopping.cancel(); // whatever ended takes the tasks along

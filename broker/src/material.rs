@@ -4,13 +4,17 @@
 //! it is durable. Keys are taken from the ledger under the same lock under which
 //! `delivered_to` is recorded, so that no key can slip in between.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use krb_proto::{Kvno, LeaseId, Principal, Realm, timestamp, v1};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    entitlement::GrantedTicket,
+    entitlement::{GrantedTicket, Login},
     krb5::{
         ccache::{self, Credential},
         keytab::{self, KeytabEntry, UnfitEntries},
@@ -122,6 +126,8 @@ impl Pusher {
         let node = &ledger.lease(id)?.holder.node;
         // what can't reach its node must not count as delivered to it
         ledger.session(node)?.stream?;
+        // and what was not issued yet is issued with what there is then
+        ledger.is_active(id).then_some(())?;
         let (lease, keys) = take_keys(ledger, id).ok()?;
         let mut tickets = Vec::new();
         for granted in &lease.tickets {
@@ -164,26 +170,30 @@ impl Pusher {
         }
     }
 
+    /// When the account's ticket that is kept was asked for.
+    pub fn fetched_at(&self, login: &Login) -> Option<SystemTime> {
+        self.tickets.fetched_at(login)
+    }
+
     /// Tells the node of an ended lease to empty its volume.
     pub fn wipe(&self, lease: &Lease, reason: &str) {
         let wipe = v1::Wipe { lease_id: lease.id.to_string(), reason: reason.to_owned() };
         self.hub.send(&lease.holder.node, v1::sync_response::Event::Wipe(wipe));
     }
-
-    /// The digest of the keytab that the lease is to have now; empty where it has none.
-    pub fn digest(&self, lease: &LeaseId) -> Option<Vec<u8>> {
-        self.book.read(|ledger| {
-            let keys = keys_of(ledger, ledger.lease(lease)?);
-            Some(keys.keytab().ok()?.map(|keytab| keytab.digest).unwrap_or_default())
-        })
-    }
 }
 
-/// What an agent says a keytab holds.
-pub fn kvnos(said: &[v1::PrincipalKeys]) -> BTreeMap<Principal, std::collections::BTreeSet<Kvno>> {
-    let one = |keys: &v1::PrincipalKeys| {
-        let principal = keys.principal.parse().ok()?;
-        Some((principal, keys.kvnos.iter().map(|kvno| Kvno(*kvno)).collect()))
+/// The digest of the keytab that the lease is to have now, empty where it has none, and the
+/// key numbers in it.
+pub fn wanted(ledger: &Ledger, lease: &LeaseId) -> Option<(Vec<u8>, Kvnos)> {
+    let lease = ledger.lease(lease)?;
+    let keytab = keys_of(ledger, lease).keytab().ok()?;
+    let kvnos = |name: &Principal| {
+        let known = ledger.principal(name)?;
+        Some((name.clone(), known.delivered_kvnos().into_iter().collect()))
     };
-    said.iter().filter_map(one).collect()
+    let digest = keytab.map(|keytab| keytab.digest).unwrap_or_default();
+    Some((digest, lease.principals.iter().filter_map(kvnos).collect()))
 }
+
+/// The key numbers of each principal in a keytab.
+pub type Kvnos = BTreeMap<Principal, BTreeSet<Kvno>>;

@@ -2,7 +2,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,7 +29,7 @@ use crate::{
         book::Book,
         record::{self, Unreadable},
     },
-    session::Times,
+    session::{Times, hub::Hub},
     store::{
         Loaded, StoreError,
         committer::{CommitError, Committer},
@@ -125,19 +128,24 @@ const TRY_AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::f
 
 /// Sees that the policy protects the keys and that the broker's rights are narrow. While
 /// kadmin is away that is tried again: keys that are held are issued meanwhile, and no new
-/// one can be set anyway.
+/// one is set before `checked` says so.
 ///
 /// # Errors
 /// When the realm is not as it must be. The broker does not go on then.
 pub(crate) async fn check_realm(
     admin: MitAdmin,
     allow_wide_rights: bool,
+    checked: Arc<AtomicBool>,
     stop: CancellationToken,
 ) -> Result<(), StartError> {
     let mut pause = TRY_AGAIN.0;
     loop {
         match checks(&admin).await {
-            Ok(found) => return verdict(found, allow_wide_rights),
+            Ok(found) => {
+                verdict(found, allow_wide_rights)?;
+                checked.store(true, Ordering::SeqCst);
+                return Ok(());
+            }
             Err(error) if error.is_transient() => {
                 tracing::warn!(error = crate::audit::chain(&error), "kadmin can't be checked yet");
             }
@@ -248,6 +256,12 @@ pub(crate) fn realm_client(
 
 /// How long a request may wait at the gate to the KDC.
 const GATE_WAIT: Duration = Duration::from_secs(20);
+
+/// Ends the nodes' streams when the broker stops: they are calls, and would keep it.
+pub(crate) async fn cut_streams(hub: Arc<Hub>, stop: CancellationToken) {
+    stop.cancelled().await;
+    hub.cut_all();
+}
 
 /// Waits for the first end: the server's, a refusal at the KDC, a store that fails, or `stop`
 /// (which ends the server).

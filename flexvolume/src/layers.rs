@@ -3,28 +3,20 @@
 //! Every step is done through a descriptor of the directory itself, never through its path:
 //! below kubelet's root no link is followed. That a directory is a mount point is told by its
 //! device, as kubelet does it; `/proc/self/mountinfo` takes milliseconds on a busy node.
-//! Plain mount(2) serves all kernels since 4.18, so the newer calls are not used.
+//! Kernels before 5.2 can mount a volume only where it is to be, before it is filled
+//! ([`Layers::mount_tmpfs`]); from then on a [`Detached`] one is put there.
 //!
 //! What is mounted here comes off with `MNT_DETACH`: a container or an agent that still has a
 //! file open can't keep the volume.
 
-use std::fs;
-
-use krb_proto::driver::DIRECTORIES;
 use rustix::{
     fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    fs::{AtFlags, CWD, Mode, OFlags, fchmod, fstat, fstatfs, mkdirat, openat, statat},
+    fs::{AtFlags, CWD, Mode, OFlags, fstat, openat, statat},
     io::Errno,
-    mount::{MountFlags, UnmountFlags, mount, unmount},
+    mount::{MountFlags, MoveMountFlags, UnmountFlags, mount, move_mount, unmount},
 };
 
-use crate::{empty, failure::Failure, target::Target};
-
-/// What every tmpfs may hold: a few tickets, a keytab and a replay cache, not a node's memory.
-const LIMITS: &str = "size=1m,nr_inodes=128,mode=0755";
-
-/// `TMPFS_MAGIC` of statfs(2).
-const TMPFS: i64 = 0x0102_1994;
+use crate::{detached::Detached, empty, failure::Failure, target::Target, tmpfs};
 
 /// More layers than any race leaves; what comes after is a defect or an attack.
 const MOST_LAYERS: usize = 64;
@@ -67,21 +59,27 @@ impl Layers {
     /// # Errors
     /// [`Failure::System`].
     pub fn is_tmpfs(&self) -> Result<bool, Failure> {
-        let look = || Ok(self.is_mounted()? && is_tmpfs(self.top()?.as_fd())?);
+        let look = || Ok(self.is_mounted()? && tmpfs::holds(self.top()?.as_fd())?);
         look().map_err(Failure::system("looking at the volume's directory"))
     }
 
-    /// Mounts the volume's tmpfs, which never goes to swap.
+    /// Mounts the volume's tmpfs, empty.
     ///
     /// # Errors
-    /// [`Failure::Swap`] when it might; else [`Failure::System`].
+    /// [`Failure::Swap`] when it might be swapped out; else [`Failure::System`].
     pub fn mount_tmpfs(&self) -> Result<(), Failure> {
-        let failed = Failure::system("mounting the volume");
-        match self.mount_with(&format!("{LIMITS},noswap")) {
-            Err(Errno::INVAL) if swap_is_on() => Err(Failure::Swap),
-            Err(Errno::INVAL) => self.mount_with(LIMITS).map_err(failed),
-            mounted => mounted.map_err(failed),
-        }
+        tmpfs::never_swapped(|noswap| self.mount_once(noswap))
+    }
+
+    /// Puts a volume that is mounted nowhere on top, in one step.
+    ///
+    /// # Errors
+    /// [`Failure::System`].
+    pub fn put(&self, volume: &Detached) -> Result<(), Failure> {
+        let whole = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        let here = MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        let put = |top: OwnedFd| move_mount(volume, "", top, "", whole | here);
+        self.top().and_then(put).map_err(Failure::system("putting the volume in its place"))
     }
 
     /// Makes the volume's directories, those that are not there yet.
@@ -89,11 +87,8 @@ impl Layers {
     /// # Errors
     /// [`Failure::System`].
     pub fn make_directories(&self) -> Result<(), Failure> {
-        let make = || {
-            let volume = self.top()?;
-            DIRECTORIES.iter().try_for_each(|name| make_directory(volume.as_fd(), name))
-        };
-        make().map_err(Failure::system("making the volume's directories"))
+        let volume = self.top().map_err(Failure::system("making the volume's directories"))?;
+        tmpfs::make_directories(volume.as_fd())
     }
 
     /// Removes the files of the tmpfs on top, if there is one.
@@ -138,54 +133,16 @@ impl Layers {
         Ok(here.st_dev != fstat(&self.parent)?.st_dev)
     }
 
-    fn mount_with(&self, options: &str) -> rustix::io::Result<()> {
+    fn mount_once(&self, noswap: bool) -> rustix::io::Result<()> {
+        let limits = tmpfs::LIMITS.map(|(name, value)| format!("{name}={value}")).join(",");
+        let options = limits + if noswap { ",noswap" } else { "" };
         let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        mount("krb-broker", magic(self.top()?.as_fd()), "tmpfs", flags, options.as_c_str())
+        mount(tmpfs::SOURCE, magic(self.top()?.as_fd()), "tmpfs", flags, options.as_c_str())
     }
 }
 
 /// A path that leads to what a descriptor holds, and nowhere else.
 fn magic(held: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", held.as_raw_fd())
-}
-
-fn is_tmpfs(held: BorrowedFd<'_>) -> rustix::io::Result<bool> {
-    Ok(i128::from(fstatfs(held)?.f_type) == i128::from(TMPFS))
-}
-
-/// Makes one of the volume's directories, root's, 0755 whatever the umask.
-fn make_directory(volume: BorrowedFd<'_>, name: &str) -> rustix::io::Result<()> {
-    let mode = Mode::from_raw_mode(0o755);
-    let open = || {
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        openat(volume, name, flags, Mode::empty())
-    };
-    match mkdirat(volume, name, mode) {
-        Ok(()) => fchmod(open()?, mode),
-        Err(Errno::EXIST) => open().map(drop), // the agent may have given it away since
-        Err(errno) => Err(errno),
-    }
-}
-
-/// Whether the node swaps, or does not say.
-fn swap_is_on() -> bool {
-    fs::read_to_string("/proc/swaps").map_or(true, |list| names_swap(&list))
-}
-
-/// Whether the text of `/proc/swaps` has a line below its head.
-fn names_swap(list: &str) -> bool {
-    list.lines().count() > 1
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn swap_is_on_when_the_kernel_lists_any() {
-        let head = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n";
-        assert!(!names_swap(head));
-        assert!(names_swap(&format!("{head}/dev/zram0 partition\t4194300\t0\t100\n")));
-    }
 }

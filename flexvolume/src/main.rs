@@ -6,19 +6,22 @@
 //!
 //! What always holds:
 //! - exactly one JSON object goes to stdout and nothing to stderr, whatever happens: kubelet
-//!   reads both as one text;
+//!   reads both as one text; the exit code is 0;
 //! - a `mount` that answers `Failure` leaves nothing mounted: kubelet would take what it finds
 //!   for a success half a second later;
+//! - nothing is mounted before it is filled, so that a driver that is killed leaves nothing
+//!   that looks finished (Linux 5.2 and later);
 //! - an `unmount` takes everything off, whoever is away;
 //! - `init` touches nothing: kubelet holds a lock of all volumes while it waits for it.
 //!
-//! What it can't do: undo a mount after it was itself killed by SIGKILL in the middle.
+//! What it can't do: before Linux 5.2, undo a mount after it was itself killed in the middle.
 
-use std::{env, panic, process::ExitCode};
+use std::{env, panic};
 
 mod agent;
 mod call;
 mod clock;
+mod detached;
 mod empty;
 mod failure;
 mod layers;
@@ -29,6 +32,7 @@ mod options;
 mod reply;
 mod run_dir;
 mod target;
+mod tmpfs;
 mod unmount;
 
 use call::Call;
@@ -36,12 +40,10 @@ use clock::Deadline;
 use failure::Failure;
 use reply::Reply;
 
-fn main() -> ExitCode {
+fn main() {
     panic::set_hook(Box::new(|_| {})); // its text would spoil the answer
     let deadline = Deadline::after(clock::MOUNT_LIMIT);
-    let reply = guarded(|| answer(&deadline));
-    reply.print();
-    reply.exit_code()
+    guarded(|| answer(&deadline)).print();
 }
 
 /// Carries the call out and says how it went.

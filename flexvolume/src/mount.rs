@@ -1,17 +1,22 @@
 //! `mount`: the volume is there and filled, or nothing is there and a reason is given.
 //!
 //! Kubelet takes any mount that it finds, at a retry or after its own restart, for a success
-//! and starts the containers. So nothing is mounted before the agent takes the connection, it
-//! comes off when the agent goes away in the middle, and whatever else goes wrong takes
-//! everything off before the answer is given.
+//! and starts the containers. So the volume is made where nobody sees it, filled there, and put
+//! in its place as the last step; whatever goes wrong takes everything off before the answer
+//! is given.
+//!
+//! On kernels that can't do that, before 5.2, nothing is mounted before the agent takes the
+//! connection, and it comes off when the agent goes away in the middle. A driver that is killed
+//! there leaves an empty volume mounted.
 
 use std::time::Duration;
 
 use rustix::io::Errno;
 
 use crate::{
-    agent::{self, Agent},
+    agent::{self, Agent, Filled},
     clock::{Deadline, Waits},
+    detached::Detached,
     failure::Failure,
     layers::Layers,
     lock::Lock,
@@ -68,16 +73,38 @@ fn fill_once(
     deadline: &Deadline,
 ) -> Result<(), Failure> {
     let agent = Agent::connect()?;
+    let give_up = || lock.is_marked();
     if !layers.is_tmpfs()? {
         layers.take_off()?; // nothing, or what is not ours
+        if let Some(volume) = Detached::make()? {
+            let filled = agent.fill(target, Some(&volume), deadline, &give_up)?;
+            return put(layers, &volume, &filled, lock);
+        }
         layers.mount_tmpfs()?;
     }
     layers.make_directories()?;
-    let filled = agent.fill(target, deadline, &|| lock.is_marked());
+    let filled = agent.fill(target, None, deadline, &give_up).map(drop);
     if filled == Err(Failure::AgentAway) {
         layers.take_off()?;
     }
     filled
+}
+
+/// Puts a filled volume in its place, unless it is no longer wanted there. An agent that hung
+/// up meanwhile has forgotten it: nobody would renew or wipe what is on it.
+fn put(layers: &Layers, volume: &Detached, filled: &Filled, lock: &Lock) -> Result<(), Failure> {
+    if lock.is_marked() {
+        return Err(Failure::Unmounted);
+    }
+    if !filled.is_known() {
+        return Err(Failure::AgentAway);
+    }
+    layers.put(volume)?;
+    if filled.is_known() {
+        return Ok(());
+    }
+    layers.take_off()?;
+    Err(Failure::AgentAway)
 }
 
 /// Whether the agent may hold a lease for a volume that could not be mounted.

@@ -63,33 +63,20 @@ struct RawLimits {
     calls_at_once: usize,
 }
 
-#[derive(Deserialize)]
+/// Spans such as `10s`, `1m 30s` or `500ms`.
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct RawTimeouts {
-    connect_ms: u64,
-    call_ms: u64,
-    fill_ms: u64,
-    reconnect_max_ms: u64,
-    again_max_ms: u64,
+    connect: Option<String>,
+    call: Option<String>,
+    fill: Option<String>,
+    reconnect_max: Option<String>,
+    again_max: Option<String>,
 }
 
 impl Default for RawLimits {
     fn default() -> Self {
         Self { calls_at_once: 256 }
-    }
-}
-
-impl Default for RawTimeouts {
-    fn default() -> Self {
-        let times = Times::default();
-        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-        Self {
-            connect_ms: millis(times.connect),
-            call_ms: millis(times.call),
-            fill_ms: millis(times.fill),
-            reconnect_max_ms: millis(times.reconnect),
-            again_max_ms: millis(times.again),
-        }
     }
 }
 
@@ -216,30 +203,37 @@ impl RawConfig {
     }
 }
 
+/// The longest span that a timeout may be.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// The driver itself gives up at 100 s, and is to be told before.
+const LONGEST_FILL: Duration = Duration::from_secs(95);
+
 impl RawTimeouts {
     fn check(&self, problems: &mut Problems) -> Times {
-        for (field, millis) in [
-            ("timeouts.connect_ms", self.connect_ms),
-            ("timeouts.call_ms", self.call_ms),
-            ("timeouts.fill_ms", self.fill_ms),
-            ("timeouts.reconnect_max_ms", self.reconnect_max_ms),
-            ("timeouts.again_max_ms", self.again_max_ms),
-        ] {
-            if !(1..=3_600_000).contains(&millis) {
-                problems.add(field, "is not 1 to 3600000");
-            }
-        }
-        if self.fill_ms > 95_000 {
-            problems.add("timeouts.fill_ms", "is over 95000: the driver gives up at 100 s");
-        }
+        let default = Times::default();
+        let mut span = |field: &str, text: &Option<String>, longest, default| {
+            let Some(text) = text else { return default };
+            let checked = problems.note(&format!("timeouts.{field}"), parse_span(text, longest));
+            checked.unwrap_or(default)
+        };
         Times {
-            connect: Duration::from_millis(self.connect_ms),
-            call: Duration::from_millis(self.call_ms),
-            fill: Duration::from_millis(self.fill_ms),
-            reconnect: Duration::from_millis(self.reconnect_max_ms),
-            again: Duration::from_millis(self.again_max_ms),
-            ..Times::default()
+            connect: span("connect", &self.connect, LONGEST, default.connect),
+            call: span("call", &self.call, LONGEST, default.call),
+            fill: span("fill", &self.fill, LONGEST_FILL, default.fill),
+            reconnect: span("reconnect_max", &self.reconnect_max, LONGEST, default.reconnect),
+            again: span("again_max", &self.again_max, LONGEST, default.again),
+            ..default
         }
+    }
+}
+
+fn parse_span(text: &str, longest: Duration) -> Result<Duration, String> {
+    let span = text.parse::<jiff::SignedDuration>().ok().and_then(|s| Duration::try_from(s).ok());
+    match span {
+        Some(span) if !span.is_zero() && span <= longest => Ok(span),
+        Some(_) => Err(format!("{text:?} is not over 0 and up to {longest:?}")),
+        None => Err(format!("{text:?} is not a time span such as 10s or 500ms")),
     }
 }
 
@@ -272,5 +266,52 @@ fn only_owner_reads(key: &Path) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!("is mode {:o}: others may read it", mode & 0o777))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The agent's example in the documentation.
+    fn documented() -> &'static str {
+        let page = include_str!("../../docs/configuration.md");
+        let (_, section) = page.split_once("## The agent: `agent.toml`").unwrap();
+        let (_, example) = section.split_once("```toml\n").unwrap();
+        example.split_once("```").unwrap().0
+    }
+
+    #[test]
+    fn the_documented_example_is_what_is_read_and_shows_the_defaults() {
+        let raw: RawConfig = toml::from_str(documented()).unwrap();
+        assert_eq!(raw.node, "node-a");
+        // What is commented out below the required keys is the default, written out.
+        let whole = documented().replace("\n# [", "\n[");
+        let whole: String = whole
+            .lines()
+            .map(|line| line.strip_prefix("# ").filter(|l| l.contains(" = ")).unwrap_or(line))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let whole: RawConfig = toml::from_str(&whole).unwrap();
+        let mut problems = Problems::default();
+        let (times, default) = (whole.timeouts.check(&mut problems), Times::default());
+        assert_eq!(problems, Problems::default());
+        assert!(whole.timeouts.fill.is_some(), "the defaults are written out");
+        let spans = |t: &Times| [t.connect, t.call, t.fill, t.reconnect, t.again];
+        assert_eq!(spans(&times), spans(&default));
+        assert_eq!(whole.limits.calls_at_once, RawLimits::default().calls_at_once);
+        assert_eq!(whole.kubelet_root, kubelet_root());
+        assert_eq!(whole.driver_directory, driver_directory());
+        assert_eq!(whole.run_dir, run_dir());
+    }
+
+    #[test]
+    fn spans_are_read_as_the_broker_reads_them_and_the_others_are_named() {
+        let text = "connect = \"0s\"\ncall = \"1m 30s\"\nfill = \"96s\"\nagain_max = \"5\"\n";
+        let raw: RawTimeouts = toml::from_str(text).unwrap();
+        let mut problems = Problems::default();
+        assert_eq!(raw.check(&mut problems).call, Duration::from_secs(90));
+        let fields: Vec<_> = problems.0.iter().filter_map(|p| p.split(':').next()).collect();
+        assert_eq!(fields, ["timeouts.connect", "timeouts.fill", "timeouts.again_max"]);
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! One attempt is: tell the broker of releases of the same volume, Issue, write, remember.
 //! The release goes first, else the Issue could be answered with the lease about to end.
+//!
+//! A volume that the driver has not mounted yet is filled through its descriptor, which is
+//! closed before the driver is answered; what the agent does after that, it does by path.
 
 use std::sync::Arc;
 
@@ -13,11 +16,11 @@ use tonic::Status;
 use crate::{
     agent::{Agent, Attached},
     backoff::{Backoff, jittered},
-    holdings::{Ask, Held},
+    holdings::{Ask, Filling, Held},
     material::Issued,
     place::Place,
     refusal::{Again, Refusal},
-    volume::{Volume, VolumeError},
+    volume::{Detached, Volume, VolumeError},
 };
 
 /// The first wait between attempts; it doubles.
@@ -27,22 +30,29 @@ const FIRST_WAIT: std::time::Duration = std::time::Duration::from_millis(50);
 const LONGEST_WAIT: std::time::Duration = std::time::Duration::from_secs(2);
 
 impl Agent {
-    /// Fills a volume that the driver has mounted. Tries for [`crate::agent::Times::fill`],
-    /// or until the driver has `gone`.
+    /// Fills a volume that the driver has mounted, or is going to. Tries for
+    /// [`crate::agent::Times::fill`], or until the driver has `gone`. One that is going to be
+    /// mounted waits for [`Self::look_after`].
     ///
     /// # Errors
     /// The text for the pod's owner.
     pub async fn fill(
         self: &Arc<Self>,
         place: &Place,
+        detached: Option<Detached>,
         gone: &CancellationToken,
-    ) -> Result<(), String> {
+    ) -> Result<Filling, String> {
+        let detached = detached.map(Arc::new);
+        if detached.is_some() && self.look(|holdings| holdings.places().contains(place)) {
+            // Nothing is mounted there: whatever was has gone without a word.
+            self.change(|holdings| holdings.forget(place));
+        }
         let deadline = Instant::now() + self.times.fill;
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         let mut last = Refusal::away();
         while let Some(attached) = self.attached_before(deadline, gone).await {
-            match self.attempt(&attached, place).await {
-                Ok(()) => return Ok(()),
+            match self.attempt(&attached, place, detached.as_ref()).await {
+                Ok(filling) => return Ok(filling),
                 Err(refusal) => last = refusal,
             }
             let wait = match last.again {
@@ -57,6 +67,24 @@ impl Agent {
         }
         tracing::warn!(%place, refusal = last.text, "a volume was not filled");
         Err(last.text)
+    }
+
+    /// The driver has hung up after a volume was filled that was not mounted: it is in its
+    /// place now, or its lease is given back.
+    pub async fn look_after(self: &Arc<Self>, place: &Place, filling: Filling) {
+        let (agent, at) = (Arc::clone(self), place.clone());
+        let looked = tokio::task::spawn_blocking(move || {
+            let there = agent.volumes.lock(&at).is_mounted();
+            if !there {
+                tracing::warn!(place = %at, "a volume was filled and never mounted");
+            }
+            agent.change(|holdings| holdings.arrived(&at, filling, there));
+        });
+        if let Err(error) = looked.await {
+            tracing::error!(%place, %error, "looking for a volume ended early");
+            self.change(|holdings| holdings.arrived(place, filling, false));
+        }
+        self.empty_marked_soon().await; // it may have been wiped on its way
     }
 
     async fn attached_before(
@@ -78,7 +106,8 @@ impl Agent {
         self: &Arc<Self>,
         attached: &Attached,
         place: &Place,
-    ) -> Result<(), Refusal> {
+        detached: Option<&Arc<Detached>>,
+    ) -> Result<Filling, Refusal> {
         for lease in self.look(|holdings| holdings.releases_of(place)) {
             self.release(attached, lease).await?;
         }
@@ -94,7 +123,9 @@ impl Agent {
             tracing::error!(%place, %error, "an Issue was answered badly");
             Refusal::lasting("the credential broker failed", "INTERNAL")
         })?;
-        let installed = tokio::task::spawn_blocking(move || ask.install(&issued)).await;
+        let detached = detached.cloned();
+        let install = move || ask.install(&issued, detached.as_deref());
+        let installed = tokio::task::spawn_blocking(install).await;
         let installed = installed.unwrap_or_else(|error| {
             tracing::error!(%place, %error, "writing ended early");
             Err(Refusal::lasting("the node's agent failed", "INTERNAL"))
@@ -154,20 +185,24 @@ impl OpenAsk {
     }
 
     /// Writes what was granted, if it still may be. Blocks.
-    fn install(&self, issued: &Issued) -> Result<(), Refusal> {
+    fn install(&self, issued: &Issued, detached: Option<&Detached>) -> Result<Filling, Refusal> {
         let (agent, place) = (&self.agent, self.ask.place());
         let volume = agent.volumes.lock(place);
         if !agent.look(|holdings| holdings.may_fill(&self.ask, issued.lease)) {
             return Err(self.too_late(issued.lease));
         }
-        if let Err(error) = volume.fill(issued) {
+        if let Err(error) = volume.fill(issued, detached) {
             return Err(self.unwritable(&volume, issued.lease, &error));
         }
-        if agent.change(|holdings| holdings.filled(&self.ask, Held::from(issued))) {
+        let held = Held::from(issued);
+        let filled = agent.change(|h| h.filled(&self.ask, held, detached.is_some()));
+        if let Some(filling) = filled {
             tracing::info!(%place, lease = %issued.lease, "filled");
-            return Ok(());
+            return Ok(filling);
         }
-        self.take_back(&volume);
+        if detached.is_none() {
+            self.take_back(&volume); // the driver throws one away that is not mounted
+        }
         Err(self.too_late(issued.lease))
     }
 

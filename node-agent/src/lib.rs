@@ -38,8 +38,8 @@ pub mod volume;
 
 use std::{fs, io, os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc};
 
-use tokio::net::UnixListener;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{net::UnixListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     agent::{Agent, Identity},
@@ -91,22 +91,26 @@ pub async fn serve(
     calls_at_once: usize,
     stop: CancellationToken,
 ) {
-    let tasks = TaskTracker::new();
+    let mut tasks = JoinSet::new(); // whoever drops this future ends them all
     tasks.spawn(session::keep(Arc::clone(&agent), dial, stop.clone()));
     tasks.spawn(upkeep::serve_anew(Arc::clone(&agent), stop.clone()));
     tasks.spawn(upkeep::tell_releases(Arc::clone(&agent), stop.clone()));
     tasks.spawn(Arc::clone(&agent).keep_time(stop.clone()));
-    socket::serve(Arc::clone(&agent), listener, calls_at_once, stop).await;
+    tasks.spawn(socket::serve(Arc::clone(&agent), listener, calls_at_once, stop.clone()));
 
-    tasks.close();
-    tasks.wait().await;
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a task of the agent ended early; the agent ends with it");
+        }
+        stop.cancel(); // none goes on without the others
+    }
     agent.persist().await;
 }
 
 fn identity() -> io::Result<Identity> {
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
     let mut random = [0; 16];
-    getrandom::fill(&mut random).map_err(io::Error::from)?;
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
     let instance = random.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(Identity { boot_id, instance })
 }

@@ -64,8 +64,8 @@ pub struct TicketFile {
     pub realm: Realm,
     /// Whether that is the configured default realm.
     pub default_realm: bool,
-    /// FILE ccache, version 4.
-    pub contents: Secret,
+    /// FILE ccache, version 4. None in a push: the file that is there stays.
+    pub contents: Option<Secret>,
     /// When the ticket ends.
     pub endtime: Option<Timestamp>,
 }
@@ -104,6 +104,9 @@ impl Issued {
     /// A field is malformed, or the answer is for another volume.
     pub fn check(answer: v1::IssueResponse, place: &Place) -> Result<Self, Unusable> {
         let contents = Contents::check(answer.material)?; // first: it takes the secrets over
+        if contents.tickets.iter().any(|ticket| ticket.contents.is_none()) {
+            return Err(Unusable("one of its tickets is empty"));
+        }
         let pod = answer.pod.ok_or(Unusable("it names no pod"))?;
         if pod.uid != place.pod.as_str() || answer.volume != place.volume.as_str() {
             return Err(Unusable("it is for another volume"));
@@ -195,7 +198,7 @@ fn check_ticket(contents: Secret, rest: v1::Ticket) -> Result<TicketFile, Unusab
         user: file_name(rest.user)?,
         realm,
         default_realm: rest.default_realm,
-        contents,
+        contents: (!contents.expose().is_empty()).then_some(contents),
         endtime: rest.endtime,
     })
 }
@@ -258,7 +261,7 @@ pub(crate) mod tests {
         let issued = Issued::check(answer(&place(), 7), &place()).unwrap();
         assert_eq!(issued.owner.uid, 1234);
         assert_eq!(issued.contents.principals()[0].kvnos, [Kvno(2)]);
-        assert_eq!(issued.contents.tickets[0].contents.expose(), b"ccache-1");
+        assert_eq!(issued.contents.tickets[0].contents.as_ref().unwrap().expose(), b"ccache-1");
     }
 
     #[test]

@@ -2,11 +2,17 @@
 //!
 //! The directory is 0700 and the caller's uid is asked of the kernel. Whatever a caller
 //! sends or leaves out, it costs one slot for a bounded time.
+//!
+//! A volume that is not mounted yet comes as a descriptor. After it is filled the connection
+//! stays open until the driver hangs up, and only then the agent looks whether the volume is in
+//! its place. An agent that hangs up first, because it ends or has waited enough, is seen by the
+//! driver, which then does not leave the volume there: so both agree on what is held.
+
+mod request;
 
 use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
 
-use krb_proto::driver::{self, Call, Fill, Forget, Reply, Request};
-use prost::Message as _;
+use krb_proto::driver::{self, Call, Fill, Forget, Reply};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{UnixListener, UnixStream},
@@ -14,10 +20,14 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{agent::Agent, place::Place, refusal::line};
+use self::request::Received;
+use crate::{agent::Agent, holdings::Filling, place::Place, refusal::line, volume::Detached};
 
 /// How long a caller may take to send its request, or to take its reply.
 const FRAME_TIME: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// How long a driver may take to put a filled volume in its place: a moment, if it runs at all.
+const PLACE_TIME: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Listens at this path, in a directory that only root may enter. A socket that an earlier
 /// agent left is replaced.
@@ -76,15 +86,15 @@ async fn answer(
         tracing::error!(uid = caller.uid(), pid = caller.pid(), "only root may call");
         return Ok(());
     }
-    let request = tokio::time::timeout(FRAME_TIME, read(&mut stream)).await??;
+    let request = tokio::time::timeout(FRAME_TIME, request::read(&stream)).await??;
     // Filling may take long: a driver that dies meanwhile, or an agent that stops, ends it.
     let gone = stop.child_token();
-    let failure = {
+    let (failure, coming) = {
         let served = serve_one(agent, request, &gone);
         tokio::pin!(served);
         let mut rest = [0; 1];
         tokio::select! {
-            failure = &mut served => failure,
+            outcome = &mut served => outcome,
             _ = stream.read(&mut rest) => {
                 gone.cancel();
                 served.await
@@ -92,33 +102,53 @@ async fn answer(
         }
     };
     let reply = driver::frame(&Reply { failure });
-    tokio::time::timeout(FRAME_TIME, stream.write_all(&reply)).await?
+    let sent = tokio::time::timeout(FRAME_TIME, stream.write_all(&reply)).await;
+    if let Some((place, filling)) = coming {
+        if matches!(sent, Ok(Ok(()))) {
+            let mut rest = [0; 1];
+            let hung_up = tokio::time::timeout(PLACE_TIME, stream.read(&mut rest));
+            stop.run_until_cancelled(hung_up).await;
+        }
+        drop(stream); // before looking: a driver that moves the volume later sees it
+        agent.look_after(&place, filling).await;
+    }
+    sent?
 }
 
-async fn read(stream: &mut UnixStream) -> io::Result<Request> {
-    let mut prefix = [0; 4];
-    stream.read_exact(&mut prefix).await?;
-    let mut body = vec![0; driver::frame_length(prefix)?];
-    stream.read_exact(&mut body).await?;
-    Request::decode(body.as_slice()).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
-}
-
-/// The failure text; empty on success.
-async fn serve_one(agent: &Arc<Agent>, request: Request, gone: &CancellationToken) -> String {
-    let served = match request.call {
-        Some(Call::Fill(fill)) => match place_to_fill(agent, &fill) {
-            Ok(place) => agent.fill(&place, gone).await,
-            Err(text) => Err(text),
-        },
-        Some(Call::Forget(forget)) => forget_one(agent, &forget).await,
+/// The failure text, empty on success; and the volume that is filled and not mounted yet.
+async fn serve_one(
+    agent: &Arc<Agent>,
+    received: Received,
+    gone: &CancellationToken,
+) -> (String, Option<(Place, Filling)>) {
+    let served = match received.request.call {
+        Some(Call::Fill(fill)) => fill_one(agent, &fill, received.volume, gone).await,
+        Some(Call::Forget(forget)) => forget_one(agent, &forget).await.map(|()| None),
         None => Err(line("the driver asked for nothing this agent knows", "INVALID_ARGUMENT")),
     };
-    served.err().unwrap_or_default()
+    match served {
+        Ok(coming) => (String::new(), coming),
+        Err(text) => (text, None),
+    }
+}
+
+async fn fill_one(
+    agent: &Arc<Agent>,
+    fill: &Fill,
+    volume: Option<Detached>,
+    gone: &CancellationToken,
+) -> Result<Option<(Place, Filling)>, String> {
+    let place = place_to_fill(agent, fill, volume.is_some())?;
+    let filling = agent.fill(&place, volume, gone).await?;
+    Ok(fill.detached.then_some((place, filling)))
 }
 
 /// The volume that the driver names, if all it says of it agrees.
-fn place_to_fill(agent: &Agent, fill: &Fill) -> Result<Place, String> {
+fn place_to_fill(agent: &Agent, fill: &Fill, came_along: bool) -> Result<Place, String> {
     let refused = |text: &str| line(text, "INVALID_ARGUMENT");
+    if fill.detached != came_along {
+        return Err(refused("the volume did not come as the driver said"));
+    }
     let named = Place::new(&fill.pod_uid, &fill.volume)
         .map_err(|_| refused("the pod's uid or the volume's name is malformed"))?;
     let place = agent.volumes.kubelet().place(&fill.target).map_err(|e| refused(&e.to_string()))?;

@@ -64,6 +64,7 @@ def parse_arguments():
     listing.add_argument("--pod", default="")
     listing.add_argument("--principal", default="")
     listing.add_argument("--state", action="append", default=[], help="pending, active, released ... (may be repeated)")
+    listing.add_argument("--columns", type=columns, default=COLUMNS, help="which, such as state,node,exposed-until")
     listing.set_defaults(run=run_list)
 
     call = commands.add_parser("call", help="make any unary call with a request in JSON")
@@ -71,6 +72,15 @@ def parse_arguments():
     call.add_argument("request", nargs="?", default="{}", help="the request in protobuf's JSON form")
     call.set_defaults(run=run_call)
     return parser.parse_args()
+
+
+def columns(text):
+    """The columns that are named in a comma-separated list."""
+    chosen = tuple(name.strip().upper().replace("-", " ") for name in text.split(","))
+    for name in chosen:
+        if name not in COLUMNS:
+            raise argparse.ArgumentTypeError(f"no column {name}; there are {', '.join(COLUMNS)}")
+    return chosen
 
 
 def connect(arguments):
@@ -114,7 +124,7 @@ def run_list(broker, arguments):
     }
     rows = [row(lease) for lease in every_lease(broker, request)]
     print()
-    print_table(rows)
+    print_table(rows, arguments.columns)
     print(f"{len(rows)} lease{'' if len(rows) == 1 else 's'}")
 
 
@@ -154,10 +164,12 @@ def exposure(lease):
     return "-"
 
 
-def print_table(rows):
-    """Prints rows in columns as wide as their longest cell."""
-    widths = [max(len(line[column]) for line in [COLUMNS, *rows]) for column in range(len(COLUMNS))]
-    for line in [COLUMNS, *rows]:
+def print_table(rows, chosen):
+    """Prints the chosen columns of rows, each as wide as its longest cell."""
+    places = [COLUMNS.index(name) for name in chosen]
+    lines = [[line[place] for place in places] for line in [COLUMNS, *rows]]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(places))]
+    for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
 
 

@@ -1,7 +1,9 @@
 //! Runs krb-broker on real parts.
 
 pub mod adapters;
+pub mod bench;
 pub mod cluster;
+pub mod demo;
 pub mod fuzz;
 pub mod realm;
 pub mod world;

@@ -76,7 +76,9 @@ fn code(error: &IssueError) -> Code {
         IssueError::Ticket { source: TicketError::Kdc { source, .. }, .. }
         | IssueError::Keys { source: WalkError::Kdc { source, .. }, .. } => of_kdc(source),
         IssueError::Keys { source: WalkError::Store { .. }, .. } => Code::Unavailable,
-        IssueError::Keys { source: WalkError::Numbers { .. }, .. } => Code::FailedPrecondition,
+        IssueError::Keys {
+            source: WalkError::Numbers { .. } | WalkError::Recovery { .. }, ..
+        } => Code::FailedPrecondition,
     }
 }
 

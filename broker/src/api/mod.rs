@@ -34,6 +34,10 @@ pub mod tls;
 
 /// The longest request that is read, in bytes: a Hello with 10,000 volumes.
 const MAX_REQUEST: usize = 4 * 1024 * 1024;
+/// Calls of one connection that may be under way at once: an agent fills 256 volumes.
+const CALLS_AT_ONCE: usize = 512;
+/// Streams of one connection, those calls included.
+const STREAMS_AT_ONCE: u32 = 1024;
 /// Connections that may be in their TLS handshake at once.
 pub(crate) const MAX_HANDSHAKES: usize = 256;
 
@@ -96,6 +100,8 @@ pub async fn serve(
     let incoming = tls::incoming(listener, acceptor, stop.clone());
     tracing::info!(%address, "the API is served");
     Server::builder()
+        .concurrency_limit_per_connection(CALLS_AT_ONCE)
+        .max_concurrent_streams(STREAMS_AT_ONCE)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .layer(authorize::Authorize::new(book))

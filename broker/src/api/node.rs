@@ -91,12 +91,15 @@ impl NodeService for NodeApi {
         request: Request<Streaming<v1::SyncRequest>>,
     ) -> Result<Response<Outbound>, Status> {
         let node = node_of(&request)?;
+        let not_after = caller(&request)?.not_after;
         let mut said = request.into_inner();
         let hello = hello(&mut said).await?;
         match self.syncing.attach(&node, &hello).await? {
             Attached::Welcome(stream, told) => {
                 let (syncing, stop) = (self.syncing.clone(), self.stop.clone());
-                self.tasks.spawn(async move { syncing.serve(&node, stream, said, &stop).await });
+                self.tasks.spawn(async move {
+                    syncing.serve(&node, stream, said, not_after, &stop).await
+                });
                 Ok(Response::new(Box::pin(ReceiverStream::new(told).map(Ok))))
             }
             Attached::Fenced(generation) => {

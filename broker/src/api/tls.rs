@@ -149,7 +149,7 @@ impl Acceptor {
     /// Which role's CA signed the certificate, and who it says the peer is.
     fn caller(&self, chain: &[CertificateDer<'_>]) -> Caller {
         let nobody = Caller {
-            identity: Identity::Nobody { why: "no certificate of a known CA" },
+            identity: Identity::Nobody { why: "no certificate of exactly one role's CA" },
             not_after: std::time::SystemTime::UNIX_EPOCH,
         };
         let Some((certificate, intermediates)) = chain.split_first() else { return nobody };
@@ -157,9 +157,9 @@ impl Acceptor {
         let signed = |verifier: &Arc<dyn ClientCertVerifier>| {
             verifier.verify_client_cert(certificate, intermediates, now).is_ok()
         };
-        let Some((role, _)) = self.roles.iter().find(|(_, verifier)| signed(verifier)) else {
-            return nobody;
-        };
+        // A chain that leads to the CAs of two roles proves neither.
+        let mut roles = self.roles.iter().filter(|(_, verifier)| signed(verifier));
+        let (Some((role, _)), None) = (roles.next(), roles.next()) else { return nobody };
         let mut caller = identify(certificate, *role);
         if let Identity::Viewer(name, visible) = &mut caller.identity {
             *visible = self.roots.viewer_namespaces.get(name).cloned();

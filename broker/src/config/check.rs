@@ -205,10 +205,15 @@ impl Checker<'_> {
         if raw.kdcs.is_empty() {
             self.add("realm.kdcs", "names no KDC");
         }
-        for address in raw.kdcs.iter().chain([&raw.kadmin]) {
+        let kdcs = raw.kdcs.iter().map(|kdc| ("realm.kdcs", kdc));
+        for (field, address) in kdcs.chain([("realm.kadmin", &raw.kadmin)]) {
             if !is_address(address) {
-                self.add("realm.kdcs", format!("{address:?} is not host:port"));
+                self.add(field, format!("{address:?} is not host:port"));
             }
+        }
+        let kadmin_threads = raw.kadmin_threads.unwrap_or(2);
+        if !(1..=8).contains(&kadmin_threads) {
+            self.add("realm.kadmin_threads", "is not 1 to 8");
         }
         let enctypes = match raw.enctypes {
             Some(names) => self.parse_all("realm.enctypes", &names),
@@ -227,7 +232,7 @@ impl Checker<'_> {
             admin_principal,
             admin_keytab: raw.admin_keytab,
             library: raw.library,
-            kadmin_threads: raw.kadmin_threads.unwrap_or(2).clamp(1, 8),
+            kadmin_threads,
             policy: raw.policy.unwrap_or_else(|| "krb-broker".to_owned()),
             allowed_reserved: raw.allowed_reserved,
             accounts: raw.accounts,
@@ -241,12 +246,16 @@ impl Checker<'_> {
 
     fn store(&mut self, raw: raw::Store) -> StoreConfig {
         let every = raw.snapshot_every.as_deref();
+        let cache_mib = raw.cache_mib.unwrap_or(64);
+        if !(1..=65_536).contains(&cache_mib) {
+            self.add("store.cache_mib", "is not 1 to 65536");
+        }
         StoreConfig {
             snapshot_every: self.span("store.snapshot_every", every, 10 * MINUTE),
             dir: raw.dir,
             master_key: raw.master_key,
             allow_same_volume: raw.allow_same_volume,
-            cache_bytes: raw.cache_mib.unwrap_or(64).clamp(1, 65_536) * 1024 * 1024,
+            cache_bytes: cache_mib.saturating_mul(1024 * 1024),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The life of a principal's keys.
 //!
 //! The broker makes the keys, so it can hand them out before the KDC uses them:
-//! `Pending -> Distributing -> Activating -> Current -> Retiring -> Pruned`.
+//! `Pending -> Distributing -> Activating -> Current -> Retiring -> (Dropping) -> Pruned`;
+//! Dropping is the end of Retiring: it is leaving the keytabs.
 //!
 //! What always holds:
 //! - a keyset of (principal, kvno) never changes once it is stored, and a kvno is never
@@ -15,6 +16,7 @@
 //! [`walk`] says which step comes next; [`walker`] takes it. Nothing here but the walker
 //! does I/O.
 
+pub mod propagation;
 pub mod walk;
 pub mod walker;
 
@@ -194,10 +196,15 @@ impl ManagedPrincipal {
         retired
     }
 
-    /// Takes a keyset away that never became Current. Its number is not used again.
+    /// Gives a keyset up that never became Current. Its number is not used again. Holders that
+    /// have it accept tickets under it, so it is taken out of their keytabs like a retired one.
     pub fn burn(&mut self, kvno: Kvno, now: SystemTime) {
-        if self.keysets.remove(&kvno).is_some() {
-            self.pruned.insert(kvno, now);
+        match self.keysets.get_mut(&kvno) {
+            Some(held) if !held.delivered_to.is_empty() => {
+                (held.phase, held.since) = (Phase::Dropping, now);
+            }
+            Some(_) => drop(self.keysets.remove(&kvno)),
+            None => {}
         }
     }
 

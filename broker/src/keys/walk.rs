@@ -19,7 +19,8 @@ use super::{Held, ManagedPrincipal, Phase, Recipient};
 pub struct WalkTimes {
     /// How long a revocation's walk waits for holders to acknowledge.
     pub acknowledge_within: Duration,
-    /// How long a KDC may lag behind the primary before the walk goes on without it.
+    /// How long a KDC that does not answer is waited for. One that answers with an older key
+    /// is waited for without an end.
     pub kdc_propagation: Duration,
     /// The tolerated difference of clocks.
     pub clock_skew: Duration,
@@ -94,6 +95,16 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// Whether it is the same step, whenever it was chosen.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Prune { kvno, .. }, Self::Prune { kvno: other, .. }) => kvno == other,
+            _ => self == other,
+        }
+    }
+}
+
 /// What a walk waits for.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Waiting {
@@ -133,7 +144,7 @@ impl fmt::Display for Waiting {
 }
 
 /// How often holders that owe an acknowledgement are asked again.
-const ASK_AGAIN: Duration = Duration::from_secs(30);
+pub const ASK_AGAIN: Duration = Duration::from_secs(30);
 
 impl ManagedPrincipal {
     /// The next step of this principal's walk.
@@ -185,28 +196,43 @@ impl ManagedPrincipal {
         }
     }
 
-    /// One retired keyset at a time, the oldest first.
+    /// Each retired keyset leaves the keytabs at its own time; only its end waits for holders.
     fn step_of_the_retired(&self, view: &WalkView<'_>) -> Step {
-        let retired = |held: &&Held| matches!(held.phase, Phase::Retiring | Phase::Dropping);
-        let Some(held) = self.keysets.values().find(retired) else { return Step::Rest };
-        let kvno = held.keyset.kvno;
-        if held.phase == Phase::Retiring {
-            let until = held.since + self.attributes.max_life + view.times.clock_skew;
-            return if view.now < until {
-                Step::Wait { until, what: Waiting::Tickets { kvno } }
-            } else {
-                Step::Drop(kvno)
+        let mut waits: Option<Step> = None;
+        for held in self.keysets.values() {
+            let step = match held.phase {
+                Phase::Retiring => self.step_of_retiring(held, view),
+                Phase::Dropping => step_of_dropping(held, view),
+                _ => continue,
             };
+            let Step::Wait { until, .. } = &step else { return step };
+            if !matches!(&waits, Some(Step::Wait { until: sooner, .. }) if sooner <= until) {
+                waits = Some(step);
+            }
         }
-        let from = lacking(&view.holders, |has| !has.contains(&kvno));
-        if from.is_empty() {
-            // Tickets that were got with it as a client, or issued under it, have ended:
-            // Dropping began after them. Forged ones were good for any holder until now.
-            Step::Prune { kvno, exposed_until: view.now + view.times.clock_skew }
+        waits.unwrap_or(Step::Rest)
+    }
+
+    fn step_of_retiring(&self, held: &Held, view: &WalkView<'_>) -> Step {
+        let kvno = held.keyset.kvno;
+        let until = held.since + self.attributes.max_life + view.times.clock_skew;
+        if view.now < until {
+            Step::Wait { until, what: Waiting::Tickets { kvno } }
         } else {
-            let what = Waiting::Removal { kvno, from };
-            Step::Wait { until: view.now + ASK_AGAIN, what }
+            Step::Drop(kvno)
         }
+    }
+}
+
+fn step_of_dropping(held: &Held, view: &WalkView<'_>) -> Step {
+    let kvno = held.keyset.kvno;
+    let from = lacking(&view.holders, |has| !has.contains(&kvno));
+    if from.is_empty() {
+        // Tickets that were got with it as a client, or issued under it, have ended: Dropping
+        // began after them. Forged ones were good for any holder until now.
+        Step::Prune { kvno, exposed_until: view.now + view.times.clock_skew }
+    } else {
+        Step::Wait { until: view.now + ASK_AGAIN, what: Waiting::Removal { kvno, from } }
     }
 }
 

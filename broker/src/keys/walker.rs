@@ -6,7 +6,7 @@
 //! background.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -20,14 +20,18 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     NumbersUsedUp, Phase,
-    walk::{Step, Waiting, WalkTimes},
+    propagation::Setting,
+    walk::{ASK_AGAIN, Step, Waiting, WalkTimes},
 };
 use crate::{
     audit::{self, Actor, Event, Record},
     clock::Entropy,
-    kdc::{Attributes, Kdc, KdcError, KeyAdmin, Observation},
+    kdc::{Attributes, Kdc, KdcError, KeyAdmin},
     krb5::key::{Enctype, Keyset},
-    ledger::book::{Book, Lines},
+    ledger::{
+        Ledger,
+        book::{Book, Lines},
+    },
     material::Pusher,
     session::StreamId,
     store::committer::CommitError,
@@ -50,6 +54,7 @@ struct Inner {
     entropy: Arc<dyn Entropy>,
     enctypes: Vec<Enctype>,
     times: WalkTimes,
+    realm_checked: Arc<AtomicBool>,
     walks: Mutex<HashMap<Principal, Arc<Walk>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -67,10 +72,13 @@ struct Walk {
 
 #[derive(Default)]
 struct Turn {
-    /// The kvno that was set at the KDC since this process started.
-    set: Option<Kvno>,
-    /// Who was pushed what the current step waits for, and on which stream.
-    pushed: HashSet<(Awaited, LeaseId, StreamId)>,
+    /// The keyset that this process made, and whether the KDC had the principal then. One
+    /// that was read from the store may have been set before a crash.
+    made: Option<(Kvno, bool)>,
+    /// The kvno that this process set at the KDC, when, and what each KDC said since.
+    set: Option<Setting>,
+    /// Who was pushed what the current step waits for, on which stream, and when.
+    pushed: HashMap<(Awaited, LeaseId, StreamId), SystemTime>,
 }
 
 /// What a push is to bring about.
@@ -111,6 +119,12 @@ pub enum WalkError {
         /// Why not.
         source: CommitError,
     },
+    /// The store lost commits: no key is made or replaced until an operator says so.
+    #[error("{principal} waits for the end of the recovery")]
+    Recovery {
+        /// Whose key.
+        principal: Principal,
+    },
     /// No number is left.
     #[error("a new key of {principal}")]
     Numbers {
@@ -137,12 +151,14 @@ pub struct Parts {
     pub enctypes: Vec<Enctype>,
     /// The spans of a walk.
     pub times: WalkTimes,
+    /// Whether kadmin was found to be as it must be: no key is set before.
+    pub realm_checked: Arc<AtomicBool>,
 }
 
 impl Walker {
     /// A walker whose background walks run in `tasks` until `stop`.
     pub fn new(parts: Parts, tasks: TaskTracker, stop: CancellationToken) -> Self {
-        let Parts { book, admin, kdc, pusher, entropy, enctypes, times } = parts;
+        let Parts { book, admin, kdc, pusher, entropy, enctypes, times, realm_checked } = parts;
         let walks = Mutex::default();
         Self(Arc::new(Inner {
             book,
@@ -152,6 +168,7 @@ impl Walker {
             entropy,
             enctypes,
             times,
+            realm_checked,
             walks,
             tasks,
             stop,
@@ -176,6 +193,9 @@ impl Walker {
         let walk = self.walk_of(principal);
         let mut turn = walk.turn.lock().await;
         while !ready() {
+            if self.0.book.read(|ledger| ledger.recovery().is_some()) {
+                return Err(WalkError::Recovery { principal: principal.clone() });
+            }
             match self.take_step(principal, &mut turn).await? {
                 Took::Step => {}
                 Took::Rest => break,
@@ -258,22 +278,21 @@ impl Walker {
 
     async fn take_step(&self, principal: &Principal, turn: &mut Turn) -> Result<Took, WalkError> {
         let now = self.0.book.now().wall;
-        let (step, paused) = self.0.book.read(|ledger| {
-            let ready = ledger.principal(principal).is_some_and(|known| known.is_ready());
-            let paused = ready.then(|| ledger.recovery().map(str::to_owned)).flatten();
-            (ledger.next_step(principal, now, self.0.times), paused)
+        let (step, recovery) = self.0.book.read(|ledger| {
+            let recovery = ledger.recovery().map(str::to_owned);
+            (ledger.next_step(principal, now, self.0.times), recovery)
         });
-        if let (Some(why), true) = (paused, step != Step::Rest) {
+        if let (Some(why), true) = (recovery, step != Step::Rest) {
             self.waits(principal, format!("recovery: {why}"));
             return Ok(Took::Nothing(LOOK_AGAIN.1));
         }
-        match step {
+        match step.clone() {
             Step::Rest => return Ok(Took::Rest),
             Step::Wait { until, what } => return self.wait(principal, turn, until, what).await,
-            Step::Make => self.make(principal).await?,
+            Step::Make => self.make(principal, &step, turn).await?,
             Step::Distribute(kvno) => {
-                self.enter(principal, kvno, Phase::Distributing, Event::KeyDistributing, "")
-                    .await?;
+                let line = Record::new(Event::KeyDistributing, Actor::Broker);
+                self.enter(principal, &step, kvno, Phase::Distributing, line).await?;
             }
             Step::Activate { kvno, without } => {
                 let without: Vec<String> = without.iter().map(ToString::to_string).collect();
@@ -281,26 +300,27 @@ impl Walker {
                     [] => String::new(),
                     names => format!("not acknowledged by {}", names.join(" ")),
                 };
-                self.enter(principal, kvno, Phase::Activating, Event::KeyActivating, &detail)
-                    .await?;
+                let line = Record::new(Event::KeyActivating, Actor::Broker).detail(&detail);
+                self.enter(principal, &step, kvno, Phase::Activating, line).await?;
             }
             Step::Set(kvno) => return self.set(principal, kvno, turn).await,
             Step::Burn(kvno) => {
                 let line = Record::new(Event::KeyBurnt, Actor::Broker)
                     .detail("a lost node had been given it");
-                self.record(principal, line, kvno, |ledger, _, now| {
+                self.record_step(principal, &step, line, kvno, |ledger, now| {
                     ledger.burn(principal, kvno, now);
                 })
                 .await?;
                 self.push_all(principal).await?;
             }
             Step::Drop(kvno) => {
-                self.enter(principal, kvno, Phase::Dropping, Event::KeyDropping, "").await?;
+                let line = Record::new(Event::KeyDropping, Actor::Broker);
+                self.enter(principal, &step, kvno, Phase::Dropping, line).await?;
             }
             Step::Prune { kvno, exposed_until } => {
                 let line = Record::new(Event::KeyPruned, Actor::Broker)
                     .exposed_until(audit::Exposure::Until(exposed_until));
-                self.record(principal, line, kvno, |ledger, _, _| {
+                self.record_step(principal, &step, line, kvno, |ledger, _| {
                     ledger.prune(principal, kvno, exposed_until);
                 })
                 .await?;
@@ -309,7 +329,25 @@ impl Walker {
         Ok(Took::Step)
     }
 
-    async fn make(&self, principal: &Principal) -> Result<(), WalkError> {
+    /// Makes the next keyset, above every number that the store or the KDC ever used.
+    async fn make(
+        &self,
+        principal: &Principal,
+        step: &Step,
+        turn: &mut Turn,
+    ) -> Result<(), WalkError> {
+        let kdc = |source| WalkError::Kdc { principal: principal.clone(), source };
+        let at_kdc = self.0.admin.inspect(principal).await.map_err(kdc)?;
+        let found = at_kdc.as_ref().and_then(|state| state.kvno);
+        if let Some(found) = found {
+            // With no key of ours it is somebody else's, or ours of a store that is gone: an
+            // operator must say.
+            if !self.0.book.read(|ledger| ledger.principal(principal).is_some_and(|p| p.is_ready()))
+            {
+                return Err(kdc(KdcError::NotRecorded { principal: principal.clone() }));
+            }
+            self.0.book.note(|ledger, _| ledger.seen_at_kdc(principal, found));
+        }
         let next = self.0.book.read(|ledger| ledger.principal(principal).map(|p| p.next_kvno()));
         let Some(next) = next else { return Ok(()) };
         let kvno =
@@ -320,7 +358,8 @@ impl Walker {
         let made_at = self.0.book.now().wall;
         let keyset = Keyset::random(kvno, &self.0.enctypes, &*self.0.entropy, made_at);
         let line = Record::new(Event::KeyMade, Actor::Broker).enctypes(self.0.enctypes.clone());
-        self.record(principal, line, kvno, |ledger, _, now| {
+        turn.made = Some((kvno, at_kdc.is_some()));
+        self.record_step(principal, step, line, kvno, |ledger, now| {
             // used meanwhile: the next step makes another
             let _ = ledger.add_keyset(principal, keyset, now);
         })
@@ -332,13 +371,12 @@ impl Walker {
     async fn enter(
         &self,
         principal: &Principal,
+        step: &Step,
         kvno: Kvno,
         phase: Phase,
-        event: Event,
-        detail: &str,
+        line: Record,
     ) -> Result<(), WalkError> {
-        let line = Record::new(event, Actor::Broker).detail(detail);
-        self.record(principal, line, kvno, |ledger, _, now| {
+        self.record_step(principal, step, line, kvno, |ledger, now| {
             ledger.enter_phase(principal, kvno, phase, now);
         })
         .await
@@ -351,54 +389,78 @@ impl Walker {
         kvno: Kvno,
         turn: &mut Turn,
     ) -> Result<Took, WalkError> {
-        let Some((keyset, attributes, since, first)) = self.0.book.read(|ledger| {
+        let Some((keyset, attributes, first)) = self.0.book.read(|ledger| {
             let managed = ledger.principal(principal)?;
             let held = managed.keysets.get(&kvno)?;
-            let (keyset, attributes) = (held.keyset.clone(), managed.attributes.clone());
-            Some((keyset, attributes, held.since, !managed.is_ready()))
+            Some((held.keyset.clone(), managed.attributes.clone(), !managed.is_ready()))
         }) else {
             return Ok(Took::Step);
         };
-        if turn.set != Some(kvno) {
-            match self.set_at_kdc(principal, &keyset, &attributes, first).await {
-                Ok(()) => turn.set = Some(kvno),
-                Err(KdcError::KvnoInTheWay { found, .. }) => {
+        if turn.set.as_ref().is_none_or(|setting| setting.kvno != kvno) {
+            match self.set_at_kdc(principal, &keyset, &attributes, first, turn).await {
+                Ok(()) => turn.set = Some(Setting::new(kvno, self.0.book.now().boot)),
+                Err(WalkError::Kdc { source: KdcError::KvnoInTheWay { found, .. }, .. }) => {
                     return self.give_way(principal, kvno, found).await;
                 }
-                Err(source) => {
-                    return Err(WalkError::Kdc { principal: principal.clone(), source });
-                }
+                Err(error) => return Err(error),
             }
         }
         // A first key was verified at kadmin; nobody can have tickets under another.
-        if !first && let Some(pause) = self.lagging(principal, kvno, since).await {
-            return Ok(Took::Nothing(pause));
+        if !first {
+            let seen = self.0.kdc.observe(principal).await;
+            let now = self.0.book.now().boot;
+            let propagation = self.0.times.kdc_propagation;
+            let lags = turn.set.as_mut().map(|setting| setting.lags(&seen, now, propagation));
+            if let Some((lags, pause)) = lags.filter(|(lags, _)| !lags.is_empty()) {
+                self.waits(principal, lags.join(", "));
+                return Ok(Took::Nothing(pause.clamp(LOOK_AGAIN.0, LOOK_AGAIN.1)));
+            }
+            let line = Record::new(Event::KeyObserved, Actor::Broker)
+                .detail("every KDC that answers uses it");
+            self.record(principal, line, kvno, |_, _, _| {}).await?;
         }
         turn.pushed.clear();
         self.record_current(principal, kvno).await?;
         Ok(Took::Step)
     }
 
+    /// Sets the key at kadmin, after making the principal where it is new.
     async fn set_at_kdc(
         &self,
         principal: &Principal,
         keyset: &Keyset,
         attributes: &Attributes,
         first: bool,
-    ) -> Result<(), KdcError> {
-        let admin = &self.0.admin;
-        if first {
-            match admin.inspect(principal).await? {
-                None => admin.create(principal, attributes).await?,
-                Some(state) if state.kvno.is_none_or(|found| found == keyset.kvno) => {}
-                // somebody else's, or ours of a store that is gone: an operator must say
-                Some(_) => {
-                    let principal = principal.clone();
-                    return Err(KdcError::NotRecorded { principal });
-                }
-            }
+        turn: &mut Turn,
+    ) -> Result<(), WalkError> {
+        let failed = |source| WalkError::Kdc { principal: principal.clone(), source };
+        if !self.0.realm_checked.load(Ordering::SeqCst) {
+            return Err(failed(KdcError::Unavailable {
+                server: "kadmin".to_owned(),
+                principal: principal.clone(),
+                detail: "the broker's rights and its policy have not been checked yet".to_owned(),
+            }));
         }
-        admin.activate(principal, keyset, attributes).await
+        let admin = &self.0.admin;
+        let exists = match turn.made {
+            Some((made, exists)) if made == keyset.kvno => exists,
+            // Read from the store: a crash may have come before, in or after the setting.
+            _ if first => match admin.inspect(principal).await.map_err(failed)? {
+                None => false,
+                Some(state) if state.kvno.is_none_or(|found| found == keyset.kvno) => true,
+                Some(_) => {
+                    return Err(failed(KdcError::NotRecorded { principal: principal.clone() }));
+                }
+            },
+            _ => true,
+        };
+        if !exists {
+            admin.create(principal, attributes).await.map_err(failed)?;
+            turn.made = Some((keyset.kvno, true));
+            let line = Record::new(Event::KeyCreated, Actor::Broker);
+            self.record(principal, line, keyset.kvno, |_, _, _| {}).await?;
+        }
+        admin.activate(principal, keyset, attributes).await.map_err(failed)
     }
 
     /// The KDC has a number that is not below ours: ours is burnt, the next is above both.
@@ -418,30 +480,6 @@ impl Walker {
         .await?;
         self.push_all(principal).await?;
         Ok(Took::Step)
-    }
-
-    /// How long to wait for KDCs that do not use `kvno` yet; `None` when all do. One that
-    /// answers with an older key is waited for without an end, since that key still works
-    /// there; one that does not answer only for the propagation time.
-    async fn lagging(
-        &self,
-        principal: &Principal,
-        kvno: Kvno,
-        since: SystemTime,
-    ) -> Option<Duration> {
-        let seen = self.0.kdc.observe(principal).await;
-        let now = self.0.book.now().wall;
-        let waited = now.duration_since(since).unwrap_or_default();
-        let overdue = waited >= self.0.times.kdc_propagation;
-        let lags: Vec<String> = seen.iter().filter_map(|one| lag(one, kvno, overdue)).collect();
-        if lags.is_empty() {
-            return None;
-        }
-        self.waits(principal, lags.join(", "));
-        if overdue {
-            tracing::warn!(%principal, lags = lags.join(", "), "a KDC has not taken over a key");
-        }
-        Some((waited / 4).clamp(LOOK_AGAIN.0, LOOK_AGAIN.1))
     }
 
     /// The KDCs use the key: leases that waited for it are revoked in the same round.
@@ -477,23 +515,26 @@ impl Walker {
             Waiting::Removal { kvno, from } => (Awaited::Lacks(kvno), from),
             Waiting::Tickets { kvno } => (Awaited::Has(kvno), Vec::new()),
         };
+        let now = self.0.book.now().wall;
+        let lately = |at: &SystemTime| now.duration_since(*at).is_ok_and(|age| age < ASK_AGAIN);
+        turn.pushed.retain(|_, at| lately(at));
         let owed: Vec<LeaseId> = self.0.book.read(|ledger| {
             let stream = |id: &LeaseId| ledger.session(&ledger.lease(id)?.holder.node)?.stream;
             let owed = |id: &LeaseId| {
-                stream(id).is_some_and(|stream| !turn.pushed.contains(&(awaited, *id, stream)))
+                let key = |stream| (awaited, *id, stream);
+                stream(id).is_some_and(|stream| !turn.pushed.contains_key(&key(stream)))
             };
             from.into_iter().filter(owed).collect()
         });
         if !owed.is_empty() {
             let pushed = self.push(principal, &owed).await?;
-            turn.pushed.extend(pushed.into_iter().map(|(id, stream)| (awaited, id, stream)));
+            turn.pushed.extend(pushed.into_iter().map(|(id, stream)| ((awaited, id, stream), now)));
         }
-        let now = self.0.book.now().wall;
         Ok(Took::Nothing(until.duration_since(now).unwrap_or_default().max(LOOK_AGAIN.0)))
     }
 
     async fn push_all(&self, principal: &Principal) -> Result<(), WalkError> {
-        let holders = self.0.book.read(|ledger| ledger.live_with(principal));
+        let holders = self.0.book.read(|ledger| ledger.active_with(principal));
         self.push(principal, &holders).await.map(drop)
     }
 
@@ -506,12 +547,37 @@ impl Walker {
         self.0.pusher.push(leases).await.map_err(store)
     }
 
+    /// Records a step, if it is still the one to take: a holder that came or a node that was
+    /// lost since it was chosen may have made it another.
+    async fn record_step(
+        &self,
+        principal: &Principal,
+        step: &Step,
+        line: Record,
+        kvno: Kvno,
+        change: impl FnOnce(&mut Ledger, SystemTime),
+    ) -> Result<(), WalkError> {
+        let times = self.0.times;
+        self.0
+            .book
+            .commit_if(|ledger, lines, now| {
+                let still = ledger.next_step(principal, now.wall, times).is_same(step);
+                still.then(|| {
+                    lines.push(line.principal(principal).kvnos([kvno]));
+                    change(ledger, now.wall);
+                })
+            })
+            .await
+            .map(drop)
+            .map_err(|source| WalkError::Store { principal: principal.clone(), source })
+    }
+
     async fn record(
         &self,
         principal: &Principal,
         line: Record,
         kvno: Kvno,
-        change: impl FnOnce(&mut crate::ledger::Ledger, &mut Lines, SystemTime),
+        change: impl FnOnce(&mut Ledger, &mut Lines, SystemTime),
     ) -> Result<(), WalkError> {
         self.0
             .book
@@ -540,17 +606,5 @@ impl Walker {
         let mut byte = [0];
         self.0.entropy.fill(&mut byte);
         f64::from(byte[0]) / 255.0
-    }
-}
-
-/// Why a KDC is still waited for, if it is.
-fn lag(seen: &Observation, kvno: Kvno, overdue: bool) -> Option<String> {
-    let kdc = &seen.kdc;
-    match &seen.kvno {
-        Ok(Some(found)) if *found >= kvno => None,
-        Ok(Some(found)) => Some(format!("{kdc} still has kvno {found}")),
-        Ok(None) => Some(format!("{kdc} does not know it yet")),
-        Err(_) if overdue => None,
-        Err(why) => Some(format!("{kdc} does not say which key it has: {why}")),
     }
 }

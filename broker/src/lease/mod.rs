@@ -163,7 +163,7 @@ impl Lease {
         self.end_as(LeaseState::Released, reason, end)
     }
 
-    /// Its node is lost, or an operator revokes it: its keys are to be replaced.
+    /// Its node is lost: its keys are to be replaced.
     pub fn start_revoking(&mut self, reason: &str, end: End) -> bool {
         self.end_as(LeaseState::Revoking, reason, end)
     }

@@ -23,6 +23,8 @@ pub struct Admitted {
     pub lease: LeaseId,
     /// Whether it was made now.
     pub new: bool,
+    /// The holder's lease until now, which has ended.
+    pub superseded: Option<LeaseId>,
 }
 
 impl Ledger {
@@ -41,9 +43,15 @@ impl Ledger {
         self.live(self.by_node.get(node))
     }
 
-    /// The live leases that name a principal.
-    pub fn live_with(&self, principal: &Principal) -> Vec<LeaseId> {
-        self.live(self.by_principal.get(principal))
+    /// The leases whose holders have keys of the principal: the Active ones.
+    pub fn active_with(&self, principal: &Principal) -> Vec<LeaseId> {
+        let ids = self.by_principal.get(principal);
+        ids.into_iter().flatten().filter(|id| self.is_active(id)).copied().collect()
+    }
+
+    /// Whether the holder has material under the lease.
+    pub fn is_active(&self, id: &LeaseId) -> bool {
+        self.leases.get(id).is_some_and(|lease| lease.state == LeaseState::Active)
     }
 
     /// The pods that have live leases.
@@ -70,13 +78,20 @@ impl Ledger {
         now: SystemTime,
     ) -> Result<Admitted, Denial> {
         self.check_principals(grant, now)?;
-        if let Some(existing) = self.by_holder.get(&holder.key()).copied() {
-            self.regrant(&existing, grant);
-            return Ok(Admitted { lease: existing, new: false });
+        let existing = self.by_holder.get(&holder.key()).copied();
+        if let Some(lease) =
+            existing.filter(|id| self.leases.get(id).is_some_and(|l| is_for(l, grant)))
+        {
+            self.unclaimed.remove(&lease);
+            return Ok(Admitted { lease, new: false, superseded: None });
         }
         let live = self.live_by_account.get(&grant.account).copied().unwrap_or(0);
-        if live >= grant.limits.leases {
+        if live >= grant.limits.leases && existing.is_none() {
             return Err(limit(grant, "leases", grant.limits.leases));
+        }
+        if let Some(old) = &existing {
+            // What it names has changed: what was given under it stays on record with it.
+            self.release(old, "its grant has changed", now);
         }
         self.insert(Lease {
             id,
@@ -96,7 +111,7 @@ impl Ledger {
             end: None,
         });
         self.touched.insert(Touched::Lease(id));
-        Ok(Admitted { lease: id, new: true })
+        Ok(Admitted { lease: id, new: true, superseded: existing })
     }
 
     /// Takes a lease into the indices: a new one, or one read from the store.
@@ -114,35 +129,6 @@ impl Ledger {
             }
         }
         self.leases.insert(id, lease);
-    }
-
-    /// The same holder asks again, perhaps under entitlements that have changed.
-    fn regrant(&mut self, id: &LeaseId, grant: &Grant) {
-        self.unclaimed.remove(id);
-        let Some(lease) = self.leases.get_mut(id) else { return };
-        let principals: Vec<Principal> =
-            grant.principals.iter().map(|granted| granted.principal.clone()).collect();
-        if lease.principals == principals && lease.tickets == grant.tickets {
-            return;
-        }
-        for gone in &lease.principals {
-            if let Some(leases) = self.by_principal.get_mut(gone) {
-                leases.remove(id);
-            }
-        }
-        for principal in &principals {
-            self.by_principal.entry(principal.clone()).or_default().insert(*id);
-        }
-        for gone in &lease.tickets {
-            if let Some(leases) = self.by_ticket.get_mut(&gone.login) {
-                leases.remove(id);
-            }
-        }
-        for ticket in &grant.tickets {
-            self.by_ticket.entry(ticket.login.clone()).or_default().insert(*id);
-        }
-        (lease.principals, lease.tickets) = (principals, grant.tickets.clone());
-        self.touched.insert(Touched::Lease(*id));
     }
 
     /// The material of the lease is about to leave the broker: it is Active, and its node is
@@ -186,7 +172,7 @@ impl Ledger {
                 .map(|said| said.kvnos.get(principal).cloned().unwrap_or_default());
             HolderView { lease, has }
         };
-        self.live_with(principal).into_iter().map(view).collect()
+        self.active_with(principal).into_iter().map(view).collect()
     }
 
     /// The holder ended it, or its pod is gone. False when it had ended already.
@@ -366,6 +352,12 @@ impl Ledger {
     pub fn is_current_stream(&self, node: &NodeName, stream: StreamId) -> bool {
         self.sessions.get(node).is_some_and(|session| session.stream == Some(stream))
     }
+}
+
+/// Whether the lease names exactly what is granted.
+fn is_for(lease: &Lease, grant: &Grant) -> bool {
+    let granted = grant.principals.iter().map(|granted| &granted.principal);
+    lease.principals.iter().eq(granted) && lease.tickets == grant.tickets
 }
 
 fn limit(grant: &Grant, what: &str, limit: u32) -> Denial {

@@ -93,10 +93,12 @@ impl Ledger {
         managed.next_step(&WalkView { fenced: &fenced, holders, now, times })
     }
 
-    /// Principals that are not at rest.
+    /// Principals whose key is being replaced, or retired. A first key is made when a pod asks.
     pub fn walking(&self, now: SystemTime, times: WalkTimes) -> Vec<Principal> {
-        let names = self.principals.keys();
-        names.filter(|name| self.next_step(name, now, times) != Step::Rest).cloned().collect()
+        let walks = |known: &&ManagedPrincipal| {
+            known.is_ready() && self.next_step(&known.principal, now, times) != Step::Rest
+        };
+        self.principals.values().filter(walks).map(|known| known.principal.clone()).collect()
     }
 
     /// Records that the node has every key that a keytab of the principal holds now.

@@ -118,14 +118,11 @@ impl Ledger {
     }
 
     /// The agent goes for good and says that it holds nothing. It is believed only where the
-    /// broker knows of no keytab on the node either.
+    /// broker knows of no live lease on the node either.
     pub fn goodbye_empty(&mut self, node: &NodeName, stream: StreamId) -> bool {
-        let holds_keytab = self
-            .live_on(node)
-            .iter()
-            .any(|id| self.leases.get(id).is_some_and(|lease| !lease.principals.is_empty()));
+        let holds_nothing = self.live_on(node).is_empty();
         match self.sessions.get_mut(node) {
-            Some(session) if session.stream == Some(stream) && !holds_keytab => {
+            Some(session) if session.stream == Some(stream) && holds_nothing => {
                 session.leave();
                 self.touched.insert(Touched::Session(node.clone()));
                 true

@@ -2,7 +2,7 @@
 //!
 //! | session | the Hello's generation | answer |
 //! |---|---|---|
-//! | none, or Left | any or none | attached, with the node's generation |
+//! | none, or Left | the node's, or none | attached, with the node's generation |
 //! | Attached or Silent | the same, or none (a reboot) | attached, not fenced |
 //! | Lost | the old one | fenced: the agent wipes, and says Hello without one |
 //! | Lost | none | attached, with the raised generation |

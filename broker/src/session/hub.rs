@@ -21,8 +21,10 @@ const QUEUE: usize = 4096;
 pub struct Hub {
     next: AtomicU64,
     pushes: AtomicU64,
-    streams: Mutex<HashMap<NodeName, (StreamId, mpsc::Sender<v1::SyncResponse>)>>,
+    streams: Mutex<Streams>,
 }
+
+type Streams = HashMap<NodeName, (StreamId, mpsc::Sender<v1::SyncResponse>)>;
 
 impl Hub {
     /// A number that no stream had before.
@@ -35,9 +37,17 @@ impl Hub {
         self.pushes.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// `stream` is the node's from now on. What is sent to the node comes out of the receiver.
-    pub fn attach(&self, node: &NodeName, stream: StreamId) -> mpsc::Receiver<v1::SyncResponse> {
+    /// `stream` is the node's from now on. What is sent to the node comes out of the receiver,
+    /// `first` before all else.
+    pub fn attach(
+        &self,
+        node: &NodeName,
+        stream: StreamId,
+        first: v1::sync_response::Event,
+    ) -> mpsc::Receiver<v1::SyncResponse> {
         let (sender, receiver) = mpsc::channel(QUEUE);
+        // the queue is empty: there is room
+        let _ = sender.try_send(v1::SyncResponse { event: Some(first) });
         self.lock().insert(node.clone(), (stream, sender));
         receiver
     }
@@ -48,6 +58,11 @@ impl Hub {
         if streams.get(node).is_some_and(|(current, _)| *current == stream) {
             streams.remove(node);
         }
+    }
+
+    /// Ends every stream: the broker stops.
+    pub fn cut_all(&self) {
+        self.lock().clear();
     }
 
     /// Ends whatever stream the node has.

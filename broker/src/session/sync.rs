@@ -1,7 +1,11 @@
 //! One node's stream: Hello, heartbeats, acknowledgements and Goodbye come in; pushes, wipes
 //! and fences go out.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use krb_proto::{Generation, LeaseId, NodeName, Principal, duration, v1};
 use tokio::sync::mpsc;
@@ -89,8 +93,8 @@ impl Syncing {
             .await?;
         Ok(match answer {
             Attach::Welcome { generation } => {
-                let receiver = self.hub.attach(node, stream);
-                self.tell(node, welcome(generation, max_until.unwrap_or_default(), &self.times));
+                let first = welcome(generation, max_until.unwrap_or_default(), &self.times);
+                let receiver = self.hub.attach(node, stream, first);
                 self.take_inventory(node, stream, &hello.inventory).await?;
                 Attached::Welcome(stream, receiver)
             }
@@ -122,9 +126,8 @@ impl Syncing {
         }
         let mut old = Vec::new();
         for (id, item) in items.iter().filter(|(id, _)| !strangers.contains(id)) {
-            if self.pusher.digest(id).as_deref() == Some(item.keytab_digest.as_slice()) {
-                self.acknowledged(stream, id, &item.principals);
-            } else {
+            let same = self.acknowledged(stream, id, &item.keytab_digest).is_some();
+            if !same || self.has_newer_tickets(id) {
                 old.push(*id);
             }
         }
@@ -139,12 +142,25 @@ impl Syncing {
         Ok(())
     }
 
-    /// Serves a stream that is attached, until it ends or the broker stops.
+    /// Whether tickets that the node may have missed are at hand: it was not attached when
+    /// they were pushed, for all that is known.
+    fn has_newer_tickets(&self, id: &LeaseId) -> bool {
+        self.book.read(|ledger| {
+            let Some(lease) = ledger.lease(id) else { return false };
+            let newer =
+                |login| self.pusher.fetched_at(login).is_some_and(|at| lease.acquired_at < at);
+            lease.tickets.iter().any(|ticket| newer(&ticket.login))
+        })
+    }
+
+    /// Serves a stream that is attached, until it ends, the agent's certificate does
+    /// (`not_after`), or the broker stops.
     pub async fn serve(
         &self,
         node: &NodeName,
         stream: StreamId,
         mut said: impl Stream<Item = Result<v1::SyncRequest, tonic::Status>> + Unpin,
+        not_after: SystemTime,
         stop: &CancellationToken,
     ) {
         // An agent that says nothing for as long as makes its node silent is gone: whatever
@@ -153,7 +169,8 @@ impl Syncing {
             stop.run_until_cancelled(tokio::time::timeout(self.silence(), said.next())).await
         {
             let current = self.book.read(|ledger| ledger.is_current_stream(node, stream));
-            if !current || !self.hear(node, stream, message).await {
+            let expired = not_after < self.book.now().wall;
+            if !current || expired || !self.hear(node, stream, message).await {
                 break;
             }
         }
@@ -202,23 +219,28 @@ impl Syncing {
             let own = ledger.lease(&id).is_some_and(|lease| &lease.holder.node == node);
             own && ledger.check_session(node, Generation(ack.generation)).is_ok()
         });
-        if counts && self.pusher.digest(&id).as_deref() == Some(ack.keytab_digest.as_slice()) {
-            let principals = self.acknowledged(stream, &id, &ack.principals);
+        if counts && let Some(principals) = self.acknowledged(stream, &id, &ack.keytab_digest) {
             self.wake(&principals);
         }
         true
     }
 
+    /// Records that the holder has the keytab that it is to have, if this is its digest. Which
+    /// keys are in it the broker knows best; no list of an agent's is kept.
     fn acknowledged(
         &self,
         stream: StreamId,
         id: &LeaseId,
-        said: &[v1::PrincipalKeys],
-    ) -> BTreeSet<Principal> {
-        let kvnos = material::kvnos(said);
-        let principals = kvnos.keys().cloned().collect();
-        self.book.note(|ledger, _| ledger.acknowledge(id, Acknowledged { stream, kvnos }));
-        principals
+        digest: &[u8],
+    ) -> Option<BTreeSet<Principal>> {
+        self.book.note(|ledger, _| {
+            let (wanted, kvnos) = material::wanted(ledger, id)?;
+            let principals = kvnos.keys().cloned().collect();
+            (wanted == digest).then(|| {
+                ledger.acknowledge(id, Acknowledged { stream, kvnos });
+                principals
+            })
+        })
     }
 
     /// Walks that wait for a holder look again.

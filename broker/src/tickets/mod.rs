@@ -57,6 +57,7 @@ struct Slot {
 #[derive(Clone)]
 struct Kept {
     credential: Arc<Credential>,
+    fetched_at: SystemTime,
     refresh_at: SystemTime,
 }
 
@@ -118,6 +119,11 @@ impl Tickets {
         self.slot(login).kept().map(|kept| kept.credential).filter(|c| c.endtime > now)
     }
 
+    /// When the ticket that is kept was asked for, by the broker's clock.
+    pub fn fetched_at(&self, login: &Login) -> Option<SystemTime> {
+        self.slot(login).kept().map(|kept| kept.fetched_at)
+    }
+
     /// Forgets the account's ticket: the next pod gets another one.
     pub fn forget(&self, login: &Login) {
         *self.slot(login).lock() = None;
@@ -137,6 +143,7 @@ impl Tickets {
         slot: &Slot,
     ) -> Result<Arc<Credential>, TicketError> {
         let client = &account.client;
+        let fetched_at = self.now();
         let keys = self
             .keytabs
             .keys(account)
@@ -150,7 +157,7 @@ impl Tickets {
         let credential = Arc::new(credential);
         let life = credential.endtime.duration_since(credential.starttime).unwrap_or_default();
         let refresh_at = credential.starttime + life.mul_f64(0.5 - self.jitter() * 0.1);
-        *slot.lock() = Some(Kept { credential: credential.clone(), refresh_at });
+        *slot.lock() = Some(Kept { credential: credential.clone(), fetched_at, refresh_at });
         Ok(credential)
     }
 

@@ -1,7 +1,12 @@
 //! Fetches tickets anew at half their life, and pushes them to every pod that has one.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
+use krb_proto::LeaseId;
 use tokio_util::sync::CancellationToken;
 
 use super::{TicketError, Tickets};
@@ -9,9 +14,19 @@ use crate::{
     audit::{Actor, Event, Record},
     clock::Boottime,
     entitlement::{GrantedTicket, Login},
+    krb5::ccache::Credential,
     ledger::book::Book,
     material::Pusher,
 };
+
+/// What the task remembers.
+#[derive(Default)]
+struct Known {
+    /// When an account's ticket could not be fetched.
+    failed: HashMap<Login, Boottime>,
+    /// The endtime of the ticket that was pushed last.
+    pushed: HashMap<Login, SystemTime>,
+}
 
 /// The task that keeps tickets fresh.
 pub struct Refresher {
@@ -28,17 +43,21 @@ pub struct Refresher {
 impl Refresher {
     /// Runs until `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        let mut failing = HashMap::new();
+        let mut known = Known::default();
         while stop.run_until_cancelled(tokio::time::sleep(self.every)).await.is_some() {
-            for account in self.due(&failing) {
+            for account in self.due(&known) {
                 let outcome = tokio::select! {
-                    outcome = self.refresh(&account) => outcome,
+                    outcome = self.tickets.ticket(&account) => outcome,
                     () = stop.cancelled() => return,
                 };
                 match outcome {
-                    Ok(()) => drop(failing.remove(&account.login)),
+                    Ok(credential) => {
+                        known.failed.remove(&account.login);
+                        known.pushed.insert(account.login.clone(), credential.endtime);
+                        self.push(&account, &credential).await;
+                    }
                     Err(error) => {
-                        failing.insert(account.login.clone(), self.book.now().boot);
+                        known.failed.insert(account.login.clone(), self.book.now().boot);
                         self.say_failed(&account, &error).await;
                     }
                 }
@@ -46,41 +65,48 @@ impl Refresher {
         }
     }
 
-    /// Accounts in use whose ticket is due; those that failed a moment ago are left alone.
-    fn due(&self, failing: &HashMap<Login, Boottime>) -> Vec<GrantedTicket> {
+    /// Accounts in use whose ticket is due, or was fetched for a new pod and has not been
+    /// pushed to the others. Those that failed a moment ago are left alone.
+    fn due(&self, known: &Known) -> Vec<GrantedTicket> {
         let now = self.book.now();
         self.book.read(|ledger| {
             let due = |login: &Login| {
-                let left_alone = failing
-                    .get(login)
-                    .is_some_and(|at| now.boot.since(*at) < self.tickets.times.retry_after);
+                let failed = known.failed.get(login);
+                let left_alone =
+                    failed.is_some_and(|at| now.boot.since(*at) < self.tickets.times.retry_after);
                 let latest = ledger.account(login).and_then(|account| account.latest_endtime);
-                let granted = ledger
-                    .live_with_ticket(login)
-                    .first()
-                    .and_then(|id| ledger.lease(id))
-                    .and_then(|lease| lease.tickets.iter().find(|ticket| &ticket.login == login));
-                (!left_alone && now.wall >= self.tickets.refresh_at(login, latest))
-                    .then(|| granted.cloned())
-                    .flatten()
+                let stale = now.wall >= self.tickets.refresh_at(login, latest);
+                let kept = self.tickets.kept(login).map(|kept| kept.endtime);
+                let unpushed = kept.is_some() && known.pushed.get(login) != kept.as_ref();
+                if left_alone || !(stale || unpushed) {
+                    return None;
+                }
+                let lease = ledger.lease(ledger.live_with_ticket(login).first()?)?;
+                lease.tickets.iter().find(|ticket| &ticket.login == login).cloned()
             };
             ledger.accounts_in_use().iter().filter_map(due).collect()
         })
     }
 
-    async fn refresh(&self, account: &GrantedTicket) -> Result<(), TicketError> {
-        let credential = self.tickets.ticket(account).await?;
-        let holders = self.book.read(|ledger| ledger.live_with_ticket(&account.login));
+    async fn push(&self, account: &GrantedTicket, credential: &Credential) {
+        // Whoever was issued after it was fetched got it then.
+        let fetched_at = self.tickets.fetched_at(&account.login);
+        let holders: Vec<LeaseId> = self.book.read(|ledger| {
+            let older = |id: &LeaseId| {
+                let lease = ledger.lease(id);
+                lease.is_some_and(|lease| fetched_at.is_none_or(|at| lease.acquired_at < at))
+            };
+            ledger.live_with_ticket(&account.login).into_iter().filter(older).collect()
+        });
         let line = Record::new(Event::TicketRefreshed, Actor::Broker)
             .account(&account.login)
             .principal(&account.client)
             .endtime(credential.endtime)
-            .detail(&format!("{} leases have it", holders.len()));
+            .detail(&format!("pushed to {} leases", holders.len()));
         // An end of the store or the audit log ends the broker; nothing is pushed then.
         if self.book.audit(line).await.is_ok() {
             let _ = self.pusher.push(&holders).await;
         }
-        Ok(())
     }
 
     async fn say_failed(&self, account: &GrantedTicket, error: &TicketError) {

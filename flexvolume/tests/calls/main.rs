@@ -31,9 +31,19 @@ fn willing(_: &Call) -> Act {
     Act::Reply("")
 }
 
+/// The call for a volume that is mounted nowhere yet.
 fn a_fill() -> Call {
+    fill(true)
+}
+
+/// The call for the volume that is mounted on the target.
+fn a_fill_in_place() -> Call {
+    fill(false)
+}
+
+fn fill(detached: bool) -> Call {
     let (target, pod_uid, volume) = (TARGET.to_owned(), UID.to_owned(), "creds".to_owned());
-    Call::Fill(Fill { target, pod_uid, volume })
+    Call::Fill(Fill { target, pod_uid, volume, detached })
 }
 
 fn a_forget() -> Call {

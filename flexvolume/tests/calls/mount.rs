@@ -1,38 +1,63 @@
 //! `mount`: filled, or nothing is there.
 
-use super::*;
+use super::{world::Node, *};
 
 #[test]
 fn a_mount_makes_a_small_safe_tmpfs_and_has_it_filled_before_it_answers() {
     story(|node| {
-        let agent = node.agent(move |_| {
-            assert_eq!(node.layers(TARGET), 1, "the agent must find it mounted");
-            for name in DIRECTORIES {
-                let made = fs::metadata(format!("{TARGET}/{name}")).unwrap();
-                assert!(made.is_dir());
-                assert_eq!((made.mode() & 0o7777, made.uid(), made.gid()), (0o755, 0, 0));
-            }
-            fs::write(format!("{TARGET}/tickets/tsfoo"), "ticket").unwrap();
+        let agent = node.writing_agent(move |_, volume| {
+            assert_eq!(node.layers(TARGET), 0, "kubelet must not find it unfilled");
+            fill_as_made(volume);
             Act::Reply("")
         });
         node.mount().succeeds();
 
         assert_eq!(agent.calls(), [a_fill()]);
-        assert_eq!(fs::read(format!("{TARGET}/tickets/tsfoo")).unwrap(), b"ticket");
-        assert_eq!(fs::metadata(TARGET).unwrap().mode() & 0o7777, 0o755);
-        let mounts = node.mounts();
-        let ours = mounts.lines().find(|line| line.contains(TARGET)).unwrap();
-        for wanted in
-            ["nosuid", "nodev", "noexec", "tmpfs krb-broker", "size=1024k", "nr_inodes=128"]
-        {
-            assert!(ours.contains(wanted), "{wanted}: {ours}");
-        }
-        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-        let mut numbers = release.split('.').map(|n| n.parse::<u32>().unwrap_or(0));
-        let version = (numbers.next().unwrap(), numbers.next().unwrap());
-        assert_eq!(ours.contains("noswap"), version >= (6, 4), "{ours}");
-        assert!(node.locks().is_empty());
+        assert_made_and_filled(node);
     });
+}
+
+#[test]
+fn an_older_kernel_mounts_the_same_before_it_is_filled() {
+    story(|node| {
+        let node = node.before_5_2();
+        let agent = node.writing_agent(move |_, volume| {
+            assert_eq!(node.layers(TARGET), 1, "the agent must find it mounted");
+            fill_as_made(volume);
+            Act::Reply("")
+        });
+        node.mount().succeeds();
+
+        assert_eq!(agent.calls(), [a_fill_in_place()]);
+        assert_made_and_filled(node);
+        node.unmount().succeeds();
+        assert_eq!(node.layers(TARGET), 0);
+    });
+}
+
+/// Sees that the volume's directories are as they should be, and writes a file.
+fn fill_as_made(volume: &str) {
+    for name in DIRECTORIES {
+        let made = fs::metadata(format!("{volume}/{name}")).unwrap();
+        assert!(made.is_dir());
+        assert_eq!((made.mode() & 0o7777, made.uid(), made.gid()), (0o755, 0, 0));
+    }
+    fs::write(format!("{volume}/tickets/tsfoo"), "ticket").unwrap();
+}
+
+fn assert_made_and_filled(node: Node) {
+    assert_eq!(fs::read(format!("{TARGET}/tickets/tsfoo")).unwrap(), b"ticket");
+    assert_eq!(fs::metadata(TARGET).unwrap().mode() & 0o7777, 0o755);
+    let mounts = node.mounts();
+    let ours = mounts.lines().find(|line| line.contains(TARGET)).unwrap();
+    for wanted in ["nosuid", "nodev", "noexec", "tmpfs krb-broker", "size=1024k", "nr_inodes=128"] {
+        assert!(ours.contains(wanted), "{wanted}: {ours}");
+    }
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split('.').map(|n| n.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap(), numbers.next().unwrap());
+    assert_eq!(ours.contains("noswap"), version >= (6, 4), "{ours}");
+    assert!(node.locks().is_empty());
 }
 
 #[test]
@@ -43,7 +68,7 @@ fn a_second_mount_of_a_volume_fills_it_again_and_keeps_what_is_there() {
         fs::write(format!("{TARGET}/rcache/a"), "kept").unwrap();
         node.mount().succeeds();
         assert_eq!(node.layers(TARGET), 1);
-        assert_eq!(agent.calls(), [a_fill(), a_fill()]);
+        assert_eq!(agent.calls(), [a_fill(), a_fill_in_place()]);
         assert_eq!(fs::read(format!("{TARGET}/rcache/a")).unwrap(), b"kept");
     });
 }
@@ -79,7 +104,7 @@ fn a_volume_that_was_there_and_is_now_denied_is_taken_off_and_its_lease_given_ba
         node.mount().succeeds();
         node.mount().fails("no (GONE)");
         assert_eq!(node.layers(TARGET), 0);
-        assert_eq!(agent.calls(), [a_fill(), a_fill(), a_forget()]);
+        assert_eq!(agent.calls(), [a_fill(), a_fill_in_place(), a_forget()]);
     });
 }
 
@@ -118,6 +143,48 @@ fn an_agent_that_restarts_in_the_middle_is_asked_again() {
         node.mount().succeeds();
         assert_eq!(agent.counts(), (3, 0));
         assert_eq!(node.layers(TARGET), 1);
+    });
+}
+
+#[test]
+fn on_an_older_kernel_what_fails_leaves_nothing_either() {
+    story(|node| {
+        let node = node.before_5_2();
+        let fills = AtomicUsize::new(0);
+        let agent = node.agent(move |_| match fills.fetch_add(1, Ordering::SeqCst) {
+            0 => Act::Reply("no (DENIED)"),
+            1 => Act::HangUp,
+            _ => Act::Reply(""),
+        });
+        node.mount().fails("no (DENIED)");
+        assert_eq!(node.layers(TARGET), 0);
+        node.mount().succeeds();
+        assert_eq!((node.layers(TARGET), agent.counts()), (1, (3, 0)));
+    });
+}
+
+#[test]
+fn an_agent_that_hung_up_before_the_volume_was_in_its_place_is_asked_again() {
+    story(|node| {
+        let fills = AtomicUsize::new(0);
+        let (ready, go) = (Path::new("/run/asked"), Path::new("/run/go"));
+        let agent = node.agent(move |_| match fills.fetch_add(1, Ordering::SeqCst) {
+            0 => {
+                fs::write(ready, "").unwrap();
+                until(|| go.exists()); // the driver is stopped
+                Act::ReplyAndHangUp
+            }
+            _ => Act::Reply(""),
+        });
+        let mount = node.start_mount();
+        until(|| ready.exists());
+        let driver = rustix::process::Pid::from_child(&mount);
+        rustix::process::kill_process(driver, rustix::process::Signal::STOP).unwrap();
+        fs::write(go, "").unwrap();
+        until(|| agent.served() == 1); // and hung up
+        rustix::process::kill_process(driver, rustix::process::Signal::CONT).unwrap();
+        answer(mount).succeeds();
+        assert_eq!((node.layers(TARGET), agent.counts()), (1, (2, 0)));
     });
 }
 
@@ -173,8 +240,8 @@ fn an_answer_that_is_no_reply_is_a_failure_that_leaves_nothing() {
 fn a_volume_too_full_to_be_filled_is_taken_off_and_a_full_one_is_unmounted() {
     story(|node| {
         let fills = AtomicUsize::new(0);
-        node.agent(move |call| {
-            let full = fs::write(format!("{TARGET}/conf/big"), vec![1; 2 << 20]);
+        node.writing_agent(move |call, volume| {
+            let full = fs::write(format!("{volume}/conf/big"), vec![1; 2 << 20]);
             match call {
                 Call::Fill(_) if fills.fetch_add(1, Ordering::SeqCst) == 0 => {
                     assert_eq!(full.unwrap_err().raw_os_error(), Some(28), "its size is bounded");

@@ -7,12 +7,20 @@ use std::{
     panic,
     path::Path,
     process::{self, Child, Command, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
 };
 
-use krb_proto::driver::{Call, Reply, Request, SOCKET, read_frame, write_frame};
-use rustix::time::{ClockId, clock_gettime};
+use krb_proto::driver::{Call, Fill, Reply, Request, SOCKET, frame_length, write_frame};
+use prost::Message as _;
+use rustix::{
+    fd::{AsRawFd, OwnedFd},
+    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
+    time::{ClockId, clock_gettime},
+};
 use serde_json::{Value, json};
 
 pub const KUBELET: &str = "/run/kubelet";
@@ -41,7 +49,7 @@ fn told_inside<F: FnOnce(Node)>(namespaces: &[&str], tell: F) {
             report(info);
             process::exit(101); // the agent's threads tell the story too
         }));
-        return tell(Node);
+        return tell(Node { old: false });
     }
     assert!(rustix::process::getuid().is_root(), "these tests mount: run them as root");
     let closure = std::any::type_name::<F>(); // `calls::<module>::<test>::{{closure}}`
@@ -80,15 +88,23 @@ impl Answer {
     #[track_caller]
     pub fn fails(&self, message: &str) {
         let all = (self.status.as_str(), self.message.as_str(), self.code);
-        assert_eq!(all, ("Failure", message, Some(1)));
+        assert_eq!(all, ("Failure", message, Some(0)));
     }
 }
 
 /// The machine. Nothing on it but `/run` differs from the one that the tests run on.
 #[derive(Clone, Copy)]
-pub struct Node;
+pub struct Node {
+    /// Its kernel is one from before 5.2.
+    old: bool,
+}
 
 impl Node {
+    /// The same node with a kernel that can't make a mount before it is in its place.
+    pub fn before_5_2(self) -> Self {
+        Self { old: true }
+    }
+
     /// Runs the driver and waits for its answer.
     pub fn driver(self, arguments: &[&str]) -> Answer {
         answer(self.start(arguments, 10_000))
@@ -101,6 +117,7 @@ impl Node {
 
     /// Starts the driver as kubelet does, but for an umask that is stricter than kubelet's.
     pub fn start(self, arguments: &[&str], limit: u32) -> Child {
+        let old = self.old.then_some(("KRB_FLEXVOLUME_OLD_KERNEL", "1"));
         Command::new("/bin/sh")
             .args(["-c", "umask 077 && exec \"$@\"", "sh"])
             .arg(env!("CARGO_BIN_EXE_krb-flexvolume"))
@@ -108,6 +125,7 @@ impl Node {
             .current_dir("/")
             .env_clear()
             .env("KRB_FLEXVOLUME_LIMIT_MS", limit.to_string())
+            .envs(old)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -129,6 +147,11 @@ impl Node {
 
     /// An agent that does to each call what `act` says.
     pub fn agent(self, act: impl Fn(&Call) -> Act + Send + Sync + 'static) -> Agent {
+        Agent::listen(move |call, _| act(call))
+    }
+
+    /// An agent that does to each call what `act` says, who is told where the volume's files are.
+    pub fn writing_agent(self, act: impl Fn(&Call, &str) -> Act + Send + Sync + 'static) -> Agent {
         Agent::listen(act)
     }
 
@@ -196,6 +219,8 @@ pub fn answer(driver: Child) -> Answer {
 pub enum Act {
     Reply(&'static str),
     HangUp,
+    /// Replies and hangs up at once, before the volume is in its place.
+    ReplyAndHangUp,
     Garbage,
     /// Keeps the connection and says nothing.
     Silence,
@@ -204,22 +229,32 @@ pub enum Act {
 /// An agent of the test's own.
 pub struct Agent {
     calls: Arc<Mutex<Vec<Call>>>,
+    served: Arc<AtomicUsize>,
 }
 
 impl Agent {
-    fn listen(act: impl Fn(&Call) -> Act + Send + Sync + 'static) -> Self {
+    fn listen(act: impl Fn(&Call, &str) -> Act + Send + Sync + 'static) -> Self {
         fs::create_dir_all(Path::new(SOCKET).parent().unwrap()).unwrap();
         let _ = fs::remove_file(SOCKET);
         let listener = UnixListener::bind(SOCKET).unwrap();
         let calls = Arc::new(Mutex::new(Vec::new()));
-        let (heard, act) = (calls.clone(), Arc::new(act));
+        let served = Arc::new(AtomicUsize::new(0));
+        let (heard, act, count) = (calls.clone(), Arc::new(act), served.clone());
         thread::spawn(move || {
             for stream in listener.incoming() {
-                let (heard, act) = (heard.clone(), act.clone());
-                thread::spawn(move || serve(stream.unwrap(), &heard, &*act));
+                let (heard, act, count) = (heard.clone(), act.clone(), count.clone());
+                thread::spawn(move || {
+                    serve(stream.unwrap(), &heard, &*act);
+                    count.fetch_add(1, Ordering::SeqCst);
+                });
             }
         });
-        Self { calls }
+        Self { calls, served }
+    }
+
+    /// How many calls are over, their connections closed.
+    pub fn served(&self) -> usize {
+        self.served.load(Ordering::SeqCst)
     }
 
     /// What it was asked, in order.
@@ -240,14 +275,27 @@ impl Agent {
     }
 }
 
-fn serve(mut stream: UnixStream, heard: &Mutex<Vec<Call>>, act: &impl Fn(&Call) -> Act) {
-    let Ok(Request { call: Some(call) }) = read_frame(&mut stream) else { return };
+fn serve(mut stream: UnixStream, heard: &Mutex<Vec<Call>>, act: &impl Fn(&Call, &str) -> Act) {
+    let mut along = Vec::new();
+    let Some(call) = hear(&stream, &mut along) else { return };
+    let detached = matches!(call, Call::Fill(Fill { detached: true, .. }));
+    assert_eq!(along.len(), usize::from(detached), "one descriptor, or none");
     heard.lock().unwrap().push(call.clone());
-    match act(&call) {
+    let fd = along.pop();
+    let place = fd.as_ref().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    let act = act(&call, place.as_deref().unwrap_or(TARGET));
+    drop(fd);
+    match act {
         Act::Reply(failure) => {
             let _ = write_frame(&mut stream, &Reply { failure: failure.to_owned() });
+            if detached {
+                let _ = io::copy(&mut stream, &mut io::sink()); // until it is in its place
+            }
         }
         Act::HangUp => {}
+        Act::ReplyAndHangUp => {
+            let _ = write_frame(&mut stream, &Reply::default());
+        }
         Act::Garbage => {
             let _ = io::Write::write_all(&mut stream, &[0, 0, 0, 2, 0xff, 0xff]);
         }
@@ -255,4 +303,32 @@ fn serve(mut stream: UnixStream, heard: &Mutex<Vec<Call>>, act: &impl Fn(&Call) 
             let _ = io::copy(&mut stream, &mut io::sink()); // until the driver hangs up
         }
     }
+}
+
+/// Reads a request, and the descriptors that come along.
+fn hear(stream: &UnixStream, along: &mut Vec<OwnedFd>) -> Option<Call> {
+    let mut prefix = [0; 4];
+    receive(stream, &mut prefix, along)?;
+    let mut body = vec![0; frame_length(prefix).unwrap()];
+    receive(stream, &mut body, along)?;
+    Request::decode(body.as_slice()).unwrap().call
+}
+
+fn receive(stream: &UnixStream, mut buffer: &mut [u8], along: &mut Vec<OwnedFd>) -> Option<()> {
+    while !buffer.is_empty() {
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut into = [io::IoSliceMut::new(buffer)];
+        let got = recvmsg(stream, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC).ok()?;
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                along.extend(descriptors);
+            }
+        }
+        if got.bytes == 0 {
+            return None;
+        }
+        buffer = &mut buffer[got.bytes..];
+    }
+    Some(())
 }

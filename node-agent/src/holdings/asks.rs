@@ -18,6 +18,11 @@ impl Ask {
     pub fn place(&self) -> &Place {
         &self.place
     }
+
+    /// Its number; no other ask of this agent has it.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
 }
 
 /// All of them.

@@ -6,6 +6,9 @@
 //!   between the two does it when it starts again.
 //! - An Issue that was under way while its volume changed is spoiled: its answer is thrown
 //!   away and asked for again, so that old material never lands on top of new.
+//! - A volume that was filled before it was mounted is *coming* until the driver has put it in
+//!   its place or has gone: till then it can be neither emptied nor given what is pushed, and
+//!   both wait.
 //! - Nothing is held past `serve_until`; no reply of the broker, no serving.
 
 mod asks;
@@ -14,7 +17,7 @@ mod record;
 mod tests;
 
 use std::{
-    collections::{BTreeSet, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     time::Duration,
 };
 
@@ -23,7 +26,7 @@ use krb_proto::{Generation, LeaseId, v1};
 use self::asks::Asks;
 pub use self::{
     asks::Ask,
-    record::{Held, PushTo, Record, VolumeState},
+    record::{Filling, Held, PushTo, Record, VolumeState},
 };
 use crate::{clock::Boottime, material::Contents, place::Place};
 
@@ -36,6 +39,9 @@ pub struct Holdings {
     record: Record,
     recorded_until: Option<Boottime>,
     asks: Asks,
+    /// The volumes that are filled and not in their places yet. Not for the journal: an agent
+    /// that starts again has hung up on the driver, and looks what is mounted.
+    coming: BTreeMap<Place, Filling>,
     changes: u64,
 }
 
@@ -150,6 +156,7 @@ impl Holdings {
     /// The volume is being taken off, or is gone: its lease is to be released.
     pub fn forget(&mut self, place: &Place) {
         self.asks.spoil(place);
+        self.coming.remove(place);
         if let Some(state) = self.record.volumes.remove(place) {
             self.changes += 1;
             if let VolumeState::Held(held) = state {
@@ -204,13 +211,16 @@ impl Holdings {
 
     /// The volumes whose material must go.
     pub fn to_empty(&self) -> Vec<Place> {
-        self.in_state(|s| matches!(s, VolumeState::Wanted { emptied: false } | VolumeState::Ended))
+        let places = self.record.volumes.keys();
+        places.filter(|place| self.must_be_emptied(place)).cloned().collect()
     }
 
     /// Whether this volume's material must go.
     pub fn must_be_emptied(&self, place: &Place) -> bool {
         let state = self.record.volumes.get(place);
-        matches!(state, Some(VolumeState::Wanted { emptied: false } | VolumeState::Ended))
+        let must =
+            matches!(state, Some(VolumeState::Wanted { emptied: false } | VolumeState::Ended));
+        must && !self.coming.contains_key(place)
     }
 
     /// The volume is empty now.
@@ -240,14 +250,33 @@ impl Holdings {
         self.asks.is_good(ask, lease) && !self.record.releases.contains_key(&lease)
     }
 
-    /// The answer is on the volume. False when it came too late: it must be emptied.
-    pub fn filled(&mut self, ask: &Ask, held: Held) -> bool {
+    /// The answer is on the volume, which is in its place or `coming`. None when it came too
+    /// late: the volume must be emptied.
+    pub fn filled(&mut self, ask: &Ask, held: Held, coming: bool) -> Option<Filling> {
         if !self.may_fill(ask, held.lease) {
-            return false;
+            return None;
         }
-        self.record.volumes.insert(ask.place().clone(), VolumeState::Held(held));
+        let (place, filling) = (ask.place().clone(), Filling(ask.number()));
+        if coming {
+            self.coming.insert(place.clone(), filling);
+        } else {
+            self.coming.remove(&place);
+        }
+        self.record.volumes.insert(place, VolumeState::Held(held));
         self.changes += 1;
-        true
+        Some(filling)
+    }
+
+    /// The driver has hung up after this filling, and the volume is `there` now or will never
+    /// be. A filling that is not the last one tells nothing any more.
+    pub fn arrived(&mut self, place: &Place, filling: Filling, there: bool) {
+        if self.coming.get(place) != Some(&filling) {
+            return;
+        }
+        self.coming.remove(place);
+        if !there {
+            self.forget(place);
+        }
     }
 
     /// The ask is over.
@@ -263,6 +292,7 @@ impl Holdings {
     /// Where a push for the lease goes that came when `asks_until_now` was `arrived`.
     pub fn push_to(&self, lease: LeaseId, arrived: u64) -> PushTo {
         match self.held().find(|(_, held)| held.lease == lease) {
+            Some((place, _)) if self.coming.contains_key(place) => PushTo::Later,
             Some((place, held)) => PushTo::Volume(place.clone(), held.owner.clone()),
             None if self.asks.any_before(arrived) => PushTo::Later,
             None => PushTo::Nowhere,

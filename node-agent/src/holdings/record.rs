@@ -48,12 +48,17 @@ pub enum VolumeState {
     Ended,
 }
 
+/// One filling of a volume, as opposed to those before and after.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Filling(pub(super) u64);
+
 /// Where a push goes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum PushTo {
     /// On this volume, as files of this owner.
     Volume(Place, Owner),
-    /// An Issue that may be this lease's is under way: look again when it is done.
+    /// An Issue that may be this lease's is under way, or its volume is not in its place yet:
+    /// look again when that has changed.
     Later,
     /// No volume has this lease.
     Nowhere,

@@ -28,6 +28,10 @@ enum Event {
     Ask(u8),
     /// The oldest open ask of the volume is answered, perhaps with the lease of another.
     Answer(u8, u8),
+    /// The same, on a volume that is not mounted yet.
+    AnswerDetached(u8),
+    /// The driver puts such a volume in its place, or has died.
+    HangUp(u8, bool),
     Push(u8),
     Wipe(u8, bool),
     Fence,
@@ -45,6 +49,8 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => at().prop_map(Event::Ask),
         6 => (at(), 0u8..2).prop_map(|(at, fresh)| Event::Answer(at, fresh)),
+        4 => at().prop_map(Event::AnswerDetached),
+        4 => (at(), any::<bool>()).prop_map(|(at, put)| Event::HangUp(at, put)),
         2 => at().prop_map(Event::Push),
         2 => (at(), any::<bool>()).prop_map(|(at, again)| Event::Wipe(at, again)),
         1 => Just(Event::Fence),
@@ -66,6 +72,8 @@ struct World {
     asks: Vec<(Ask, LeaseId)>,
     /// The lease whose files are on a volume.
     disk: BTreeMap<Place, LeaseId>,
+    /// What is filled and not in its place yet.
+    coming: BTreeMap<Place, (Filling, LeaseId)>,
     ended: BTreeSet<LeaseId>,
     live: BTreeMap<Place, LeaseId>,
     leases: u8,
@@ -75,7 +83,9 @@ impl World {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Ask(at) => self.ask(at),
-            Event::Answer(at, fresh) => self.answer(at, fresh == 1),
+            Event::Answer(at, lost) => self.answer(at, lost == 1, false),
+            Event::AnswerDetached(at) => self.answer(at, false, true),
+            Event::HangUp(at, put) => self.hang_up(at, put),
             Event::Push(at) => self.push(at),
             Event::Wipe(at, again) => {
                 if let Some(lease) = self.live.remove(&place(at)) {
@@ -95,6 +105,7 @@ impl World {
             }
             Event::Forget(at) => {
                 self.disk.remove(&place(at)); // the driver empties it first
+                self.coming.remove(&place(at)); // and a mount in progress gives up
                 self.holdings.forget(&place(at));
             }
             Event::EmptyAll => {
@@ -111,6 +122,9 @@ impl World {
             Event::Restart => {
                 self.asks.clear();
                 self.holdings = Holdings::resume(self.holdings.record().0.clone());
+                for place in std::mem::take(&mut self.coming).into_keys() {
+                    self.holdings.forget(&place); // not mounted; its driver gives it up
+                }
                 self.holdings.expired(self.now);
                 for place in self.disk.keys() {
                     self.holdings.found(place.clone());
@@ -138,15 +152,39 @@ impl World {
         self.asks.push((self.holdings.ask(&place(at)), granted));
     }
 
-    fn answer(&mut self, at: u8, lost: bool) {
+    /// A volume has been filled.
+    fn put(&mut self, at: u8, filling: Filling, lease: LeaseId, coming: bool) {
+        let before = self.coming.remove(&place(at));
+        if coming {
+            self.coming.insert(place(at), (filling, lease));
+        } else {
+            self.disk.insert(place(at), lease);
+        }
+        if let Some((earlier, _)) = before {
+            self.holdings.arrived(&place(at), earlier, false); // its driver was killed
+            assert!(self.holdings.holds(&place(at), lease), "an earlier filling takes nothing");
+        }
+    }
+
+    fn hang_up(&mut self, at: u8, put: bool) {
+        if let Some((filling, lease)) = self.coming.remove(&place(at)) {
+            if put {
+                self.disk.insert(place(at), lease);
+            }
+            self.holdings.arrived(&place(at), filling, put);
+        }
+    }
+
+    fn answer(&mut self, at: u8, lost: bool, detached: bool) {
         let Some(found) = self.asks.iter().position(|(ask, _)| *ask.place() == place(at)) else {
             return;
         };
         let (ask, granted) = self.asks.remove(found);
         if !lost && self.holdings.may_fill(&ask, granted) {
-            self.disk.insert(place(at), granted);
             let held = Held::from(&issued(at, granted.as_bytes()[0]));
-            assert!(self.holdings.filled(&ask, held), "nothing happened in between");
+            let coming = detached && !self.disk.contains_key(&place(at));
+            let filled = self.holdings.filled(&ask, held, coming);
+            self.put(at, filled.expect("nothing happened in between"), granted, coming);
         } else if !lost {
             self.holdings.unused(granted, &place(at));
         }
@@ -158,6 +196,7 @@ impl World {
         let now = self.holdings.asks_until_now();
         if let PushTo::Volume(to, _) = self.holdings.push_to(lease, now) {
             assert_eq!(to, place(at), "a push lands on its own volume");
+            assert!(!self.coming.contains_key(&to), "and not before it is in its place");
             let contents = issued(at, 0).contents;
             assert!(self.holdings.pushed(&to, lease, &contents));
             for (ask, granted) in self.asks.iter().filter(|(ask, _)| *ask.place() == to) {
@@ -172,7 +211,12 @@ impl World {
             let known = self.holdings.holds(place, *lease) || self.holdings.must_be_emptied(place);
             assert!(known, "what lies on {place} is neither held nor to be emptied");
         }
+        for place in self.holdings.to_empty() {
+            assert!(!self.coming.contains_key(&place), "{place} is not there to be emptied");
+        }
         for (place, held) in self.holdings.held() {
+            let somewhere = self.disk.contains_key(place) || self.coming.contains_key(place);
+            assert!(somewhere, "{place} is held and nowhere");
             assert!(!self.ended.contains(&held.lease), "{place} holds a lease that has ended");
             assert!(!record.releases.contains_key(&held.lease), "{place} is released and held");
         }

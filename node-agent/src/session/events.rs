@@ -83,7 +83,8 @@ fn check(agent: &Agent, push: v1::Push) -> Option<Push> {
     }
 }
 
-/// Writes a push and acknowledges it. Gives it back when it must wait for an Issue.
+/// Writes a push and acknowledges it. Gives it back when it must wait for an Issue, or for a
+/// volume to be in its place.
 async fn apply(
     agent: &Arc<Agent>,
     push: Push,
@@ -100,8 +101,11 @@ async fn apply(
     let writer = Arc::clone(agent);
     let (lease, contents) = (push.lease, Arc::clone(&push.contents));
     let written = tokio::task::spawn_blocking(move || write(&writer, &place, lease, &contents));
-    if !written.await.unwrap_or(false) {
-        return None; // said why; without an acknowledgement the broker goes on counting us as old
+    match written.await.unwrap_or(Written::No) {
+        Written::Done => {}
+        Written::Later => return Some(push),
+        // Said why; without an acknowledgement the broker goes on counting us as old.
+        Written::No => return None,
     }
     agent.persist().await;
     let generation = agent.look(crate::holdings::Holdings::generation)?;
@@ -121,17 +125,33 @@ async fn apply(
     None
 }
 
-/// Whether the material is in place and the lease still held. Blocks.
-fn write(agent: &Agent, place: &Place, lease: LeaseId, contents: &Contents) -> bool {
+/// What came of writing a push.
+enum Written {
+    /// The material is in place, and the lease still held.
+    Done,
+    /// The volume is not in its place yet.
+    Later,
+    /// It can't be written, or the lease is no longer held.
+    No,
+}
+
+/// Writes a push, if it still may be. Blocks.
+fn write(agent: &Agent, place: &Place, lease: LeaseId, contents: &Contents) -> Written {
     let volume = agent.volumes.lock(place);
-    let PushTo::Volume(_, owner) = agent.look(|holdings| holdings.push_to(lease, 0)) else {
-        return false; // wiped meanwhile
+    let owner = match agent.look(|holdings| holdings.push_to(lease, 0)) {
+        PushTo::Volume(_, owner) => owner,
+        PushTo::Later => return Written::Later,
+        PushTo::Nowhere => return Written::No, // wiped meanwhile
     };
     if let Err(error) = volume.replace(lease, &owner, contents) {
         tracing::error!(%place, %lease, %error, "a push can't be written; it is not acknowledged");
-        return false;
+        return Written::No;
     }
-    agent.change(|holdings| holdings.pushed(place, lease, contents))
+    if agent.change(|holdings| holdings.pushed(place, lease, contents)) {
+        Written::Done
+    } else {
+        Written::No
+    }
 }
 
 async fn apply_wipe(agent: &Arc<Agent>, wipe: &v1::Wipe) {

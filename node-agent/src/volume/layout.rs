@@ -28,8 +28,8 @@ pub struct File<'a> {
     pub below: Option<String>,
     /// Its name, a path part.
     pub name: Cow<'a, str>,
-    /// What is in it. Never copied: it may be secret.
-    pub bytes: Cow<'a, [u8]>,
+    /// What is in it. Never copied: it may be secret. None: what is there stays.
+    pub bytes: Option<Cow<'a, [u8]>>,
     /// Permission bits.
     pub mode: u32,
     /// Owner and group; root when absent.
@@ -61,7 +61,7 @@ pub fn of_contents<'a>(lease: LeaseId, owner: &'a Owner, contents: &'a Contents)
             directory: "keytabs",
             below: None,
             name: Cow::Borrowed(&owner.user),
-            bytes: Cow::Borrowed(keytab.contents.expose()),
+            bytes: Some(Cow::Borrowed(keytab.contents.expose())),
             mode: if owner.keytab_gid.is_some() { 0o440 } else { 0o400 },
             owner: Some((owner.uid, owner.keytab_gid.unwrap_or(owner.gid))),
         });
@@ -70,7 +70,7 @@ pub fn of_contents<'a>(lease: LeaseId, owner: &'a Owner, contents: &'a Contents)
         directory: "tickets",
         below: (!ticket.default_realm).then(|| format!("@{}", ticket.realm)),
         name: Cow::Borrowed(&ticket.user),
-        bytes: Cow::Borrowed(ticket.contents.expose()),
+        bytes: ticket.contents.as_ref().map(|contents| Cow::Borrowed(contents.expose())),
         mode: 0o600,
         owner: Some((owner.uid, owner.gid)),
     }));
@@ -85,7 +85,7 @@ pub fn kept(files: &[File<'_>]) -> BTreeSet<String> {
 
 fn conf<'a>(name: &'a str, bytes: Cow<'a, [u8]>) -> File<'a> {
     let name = Cow::Borrowed(name);
-    File { directory: "conf", below: None, name, bytes, mode: 0o644, owner: None }
+    File { directory: "conf", below: None, name, bytes: Some(bytes), mode: 0o644, owner: None }
 }
 
 /// lease.json: what the pod holds and until when.
@@ -175,7 +175,7 @@ mod tests {
     fn lease_json_says_what_is_held_and_holds_no_key() {
         let issued = issued(|_| ());
         let files = of_issue(&issued);
-        let note = std::str::from_utf8(&files.last().unwrap().bytes).unwrap();
+        let note = std::str::from_utf8(files.last().unwrap().bytes.as_ref().unwrap()).unwrap();
         assert_eq!(
             note,
             r#"{

@@ -70,6 +70,11 @@ pub struct Volumes {
     locks: [Mutex<()>; LOCKS],
 }
 
+/// A volume that the driver has made and not mounted yet, by its descriptor. It is gone when
+/// the driver and whoever else holds it let it go.
+#[derive(Debug)]
+pub struct Detached(pub OwnedFd);
+
 /// The right to change one volume; given back on drop.
 #[derive(Debug)]
 pub struct Volume<'a> {
@@ -125,12 +130,16 @@ impl Volume<'_> {
         self.open().is_ok()
     }
 
-    /// Writes everything that an Issue granted and takes away what it did not.
+    /// Writes everything that an Issue granted and takes away what it did not: on the volume
+    /// that is mounted, or on one that will be.
     ///
     /// # Errors
     /// Why it could not; what was written until then stays.
-    pub fn fill(&self, issued: &Issued) -> Result<(), VolumeError> {
-        let volume = self.open()?;
+    pub fn fill(&self, issued: &Issued, detached: Option<&Detached>) -> Result<(), VolumeError> {
+        let volume = match detached {
+            Some(Detached(made)) => open::detached(&self.volumes.kubelet, self.place, made)?,
+            None => self.open()?,
+        };
         write::own_replay_cache(&volume, issued.owner.uid, issued.owner.gid)?;
         write_all(&volume, &layout::of_issue(issued))
     }

@@ -13,20 +13,44 @@ use crate::place::{Kubelet, Place};
 /// `f_type` of a tmpfs (statfs(2)).
 const TMPFS: fs::FsWord = 0x0102_1994;
 
+/// A directory to walk through, not to read.
+const WALKED: OFlags = OFlags::PATH.union(OFlags::DIRECTORY);
+
 /// Opens the volume of `place`: a tmpfs, mounted there.
 pub fn volume(kubelet: &Kubelet, place: &Place) -> Result<OwnedFd, VolumeError> {
-    let path = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = fs::open(kubelet.root(), path, Mode::empty())
+    let (parent, name) = (parent(kubelet, place)?, place.volume.as_str());
+    let volume =
+        beneath(&parent, name, OFlags::DIRECTORY, ResolveFlags::empty()).map_err(absent(name))?;
+    check(volume, &parent, name)
+}
+
+/// Opens the volume that the driver has made for `place` and not mounted yet: a tmpfs, and not
+/// the one that kubelet's directory happens to be in. Everything but the last name of its path
+/// must be there.
+pub fn detached(
+    kubelet: &Kubelet,
+    place: &Place,
+    volume: &OwnedFd,
+) -> Result<OwnedFd, VolumeError> {
+    let (parent, name) = (parent(kubelet, place)?, place.volume.as_str());
+    let volume = beneath(volume, ".", OFlags::DIRECTORY, ResolveFlags::empty())
+        .map_err(VolumeError::system("opening", name))?;
+    check(volume, &parent, name)
+}
+
+/// The directory that holds the volume's.
+fn parent(kubelet: &Kubelet, place: &Place) -> Result<OwnedFd, VolumeError> {
+    let root = fs::open(kubelet.root(), WALKED | OFlags::CLOEXEC, Mode::empty())
         .map_err(VolumeError::system("opening", kubelet.root().to_string_lossy()))?;
     let relative = kubelet.parent(&place.pod);
     let relative = relative.to_str().unwrap_or_default();
-    let parent = beneath(&root, relative, path, ResolveFlags::empty()).map_err(absent(relative))?;
-    let name = place.volume.as_str();
-    let volume =
-        beneath(&parent, name, OFlags::DIRECTORY, ResolveFlags::empty()).map_err(absent(name))?;
+    beneath(&root, relative, WALKED, ResolveFlags::empty()).map_err(absent(relative))
+}
 
+/// That what was opened is a tmpfs and a file system of its own.
+fn check(volume: OwnedFd, parent: &OwnedFd, name: &str) -> Result<OwnedFd, VolumeError> {
     let stat = |fd: &OwnedFd| fs::fstat(fd).map_err(VolumeError::system("looking at", name));
-    if stat(&volume)?.st_dev == stat(&parent)?.st_dev {
+    if stat(&volume)?.st_dev == stat(parent)?.st_dev {
         return Err(VolumeError::NotMounted); // a plain directory: on a disk
     }
     let kind = fs::fstatfs(&volume).map_err(VolumeError::system("looking at", name))?.f_type;

@@ -13,7 +13,9 @@ const TEMPORARY: &str = ".new";
 
 /// Writes the file beside the old one and renames it over it. Whoever has the old one open
 /// goes on reading it; whoever opens the name sees the old bytes or the new, never a part.
+/// Nothing happens for a file that stays as it is.
 pub fn replace(volume: &OwnedFd, file: &layout::File<'_>) -> Result<(), VolumeError> {
+    let Some(bytes) = &file.bytes else { return Ok(()) };
     let mut directory = open::directory(volume, file.directory)?;
     if let Some(below) = &file.below {
         match fs::mkdirat(&directory, below.as_str(), Mode::from_raw_mode(0o755)) {
@@ -22,7 +24,7 @@ pub fn replace(volume: &OwnedFd, file: &layout::File<'_>) -> Result<(), VolumeEr
         }
         directory = open::directory(&directory, below)?;
     }
-    let written = write_beside(&directory, file)
+    let written = write_beside(&directory, file, bytes)
         .and_then(|()| fs::renameat(&directory, TEMPORARY, &directory, &*file.name));
     written.map_err(|error| {
         let _gone = fs::unlinkat(&directory, TEMPORARY, AtFlags::empty());
@@ -30,14 +32,14 @@ pub fn replace(volume: &OwnedFd, file: &layout::File<'_>) -> Result<(), VolumeEr
     })
 }
 
-fn write_beside(directory: &OwnedFd, file: &layout::File<'_>) -> Result<(), Errno> {
+fn write_beside(directory: &OwnedFd, file: &layout::File<'_>, bytes: &[u8]) -> Result<(), Errno> {
     match fs::unlinkat(directory, TEMPORARY, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => {} // what an agent that died left behind
         Err(error) => return Err(error),
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let new = fs::openat(directory, TEMPORARY, flags, Mode::from_raw_mode(0o600))?;
-    let mut rest = &*file.bytes;
+    let mut rest = bytes;
     while !rest.is_empty() {
         match rustix::io::write(&new, rest) {
             Ok(0) => return Err(Errno::NOSPC),

@@ -128,3 +128,16 @@ story! {
         assert_eq!(fs::read_to_string(seen.join("tsfoo")).unwrap(), "keytab-3");
     }
 }
+
+story! {
+    async fn a_ticket_that_is_pushed_without_contents_stays_as_it_is() {
+        let node = Node::attached().await;
+        let place = node.filled("uid-1").await;
+        let ticket = node.pods.target(&place).join("tickets/tsfoo");
+        fs::write(&ticket, "ccache-1 and a service ticket").unwrap(); // as libkrb5 appends it
+        node.broker.push(node.lease(&place), 1, material("keytab-3", &[3], ""));
+        node.until("it is acknowledged", |n| !n.broker.state().acknowledged.is_empty()).await;
+        assert_eq!(node.pods.read(&place, "keytabs/tsfoo").unwrap(), "keytab-3");
+        assert_eq!(fs::read_to_string(&ticket).unwrap(), "ccache-1 and a service ticket");
+    }
+}

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)] // fixtures, too, stop at the first surprise
 
 mod broker;
+mod detached;
 mod files;
 mod mounts;
 mod node;

@@ -9,7 +9,14 @@ use std::{
 };
 
 use krb_node_agent::place::{Kubelet, Place};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::{
+    fd::OwnedFd,
+    fs::{CWD, Mode, mkdirat},
+    mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags,
+        fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount, move_mount, unmount,
+    },
+};
 
 const INSIDE: &str = "KRB_AGENT_STORY_INSIDE";
 
@@ -69,6 +76,30 @@ impl Pods {
             fs::create_dir(target.join(directory)).unwrap();
         }
         place
+    }
+
+    /// The driver's part of a mount up to the fill: a tmpfs with its directories that is mounted
+    /// nowhere yet, and kubelet's directory for it.
+    pub fn make_detached(&self, pod: &str) -> (Place, OwnedFd) {
+        let place = Place::new(pod, "krb").unwrap();
+        fs::create_dir_all(self.target(&place)).unwrap();
+        let new = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+        for (name, value) in [("size", "256k"), ("nr_inodes", "64"), ("mode", "0755")] {
+            fsconfig_set_string(&new, name, value).unwrap();
+        }
+        fsconfig_create(&new).unwrap();
+        let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+        let volume = fsmount(&new, flags, MountAttrFlags::empty()).unwrap();
+        for directory in krb_proto::driver::DIRECTORIES {
+            mkdirat(&volume, directory, Mode::from_raw_mode(0o755)).unwrap();
+        }
+        (place, volume)
+    }
+
+    /// The driver's last step with it.
+    pub fn put(&self, place: &Place, volume: &OwnedFd) {
+        let whole = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        move_mount(volume, "", CWD, self.target(place), whole).unwrap();
     }
 
     /// Takes the tmpfs off; fails when somebody keeps it busy.

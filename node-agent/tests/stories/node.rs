@@ -1,6 +1,6 @@
 //! A node: kubelet's directory, the broker, and the agent between them.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{fs, io::IoSlice, mem::MaybeUninit, sync::Arc, time::Duration};
 
 use krb_node_agent::{
     agent::{Agent, Identity, Times},
@@ -15,6 +15,10 @@ use krb_proto::{
     driver::{self, Call, Fill, Forget, Reply, Request},
 };
 use prost::Message as _;
+use rustix::{
+    fd::{AsFd, OwnedFd},
+    net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg},
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixStream,
@@ -106,7 +110,41 @@ impl Node {
             target: self.pods.target(place).to_str().unwrap().to_owned(),
             pod_uid: place.pod.to_string(),
             volume: place.volume.to_string(),
+            detached: false,
         })
+    }
+
+    /// What the driver sends for a volume that it has not mounted yet. The connection, once the
+    /// request is said.
+    pub async fn send_fill(&self, place: &Place, volumes: &[&OwnedFd]) -> UnixStream {
+        let Call::Fill(fill) = self.fill_call(place) else { unreachable!() };
+        let call = Call::Fill(Fill { detached: true, ..fill });
+        let stream = UnixStream::connect(self.pods.run_dir().join("agent.sock")).await.unwrap();
+        let request = driver::frame(&Request { call: Some(call) });
+        let volumes: Vec<_> = volumes.iter().map(AsFd::as_fd).collect();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        let mut along = SendAncillaryBuffer::new(&mut space);
+        assert!(volumes.is_empty() || along.push(SendAncillaryMessage::ScmRights(&volumes)));
+        let sent = sendmsg(&stream, &[IoSlice::new(&request)], &mut along, SendFlags::empty());
+        assert_eq!(sent.unwrap(), request.len());
+        stream
+    }
+
+    /// The reply on a connection that stays open: the failure text, empty on success.
+    pub async fn reply(stream: &mut UnixStream) -> String {
+        let mut prefix = [0; 4];
+        stream.read_exact(&mut prefix).await.unwrap();
+        let mut reply = vec![0; driver::frame_length(prefix).unwrap()];
+        stream.read_exact(&mut reply).await.unwrap();
+        Reply::decode(reply.as_slice()).unwrap().failure
+    }
+
+    /// A volume that is filled and not in its place yet, with the driver's connection.
+    pub async fn filled_detached(&self, pod: &str) -> (Place, OwnedFd, UnixStream) {
+        let (place, volume) = self.pods.make_detached(pod);
+        let mut driver = self.send_fill(&place, &[&volume]).await;
+        assert_eq!(Self::reply(&mut driver).await, "");
+        (place, volume, driver)
     }
 
     pub async fn fill(&self, place: &Place) -> String {

@@ -181,12 +181,11 @@ async fn all_that_is_wrong_with_a_file_is_told_at_once() {
     let setup = Setup::new().await;
     let key = setup.dir.path().join("node.key");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
-    let more = "driver_directory = \"krb\"\n[timeouts]\nfill_ms = 120000\ncall_ms = 0\n";
+    let more = "driver_directory = \"krb\"\n[timeouts]\nfill = \"120s\"\ncall = \"0s\"\n";
     let error = Config::read(&setup.write("", more)).unwrap_err();
     let ConfigError::Check { problems, .. } = error else { panic!("{error}") };
     let fields: Vec<_> = problems.0.iter().map(|line| line.split(':').next().unwrap()).collect();
-    let expected =
-        ["broker_name", "driver_directory", "key", "timeouts.call_ms", "timeouts.fill_ms"];
+    let expected = ["broker_name", "driver_directory", "key", "timeouts.call", "timeouts.fill"];
     assert_eq!(fields, expected, "{problems}");
 }
 

@@ -97,24 +97,19 @@ impl Kubectl {
         outcome.map_err(|error| self.described(error, namespace, pod))
     }
 
-    /// Waits until an event of a pod contains `text`; the event's whole message.
+    /// Waits until a line of what `kubectl describe` says of a pod contains `text`; that line.
     ///
     /// # Errors
-    /// When none does in time: with what `kubectl describe` says.
-    pub fn wait_event(
+    /// When none does in time: with all that it says.
+    pub fn wait_described(
         &self,
         namespace: &str,
         pod: &str,
         text: &str,
     ) -> Result<String, ClusterError> {
-        let selector = format!("--field-selector=involvedObject.name={pod}");
-        let outcome = wait::until(&format!("an event of {pod} with `{text}`"), POD, || {
-            let events = self.run(&["-n", namespace, "get", "events", &selector, "-o", "json"])?;
-            let events: Value = serde_json::from_str(&events)
-                .map_err(|error| ClusterError::new("reading events", error))?;
-            let messages = events["items"].as_array().cloned().unwrap_or_default();
-            let mut messages = messages.iter().filter_map(|event| event["message"].as_str());
-            Ok(messages.find(|message| message.contains(text)).map(str::to_owned))
+        let outcome = wait::until(&format!("`{text}` in the description of {pod}"), POD, || {
+            let said = self.run(&["-n", namespace, "describe", "pod", pod])?;
+            Ok(said.lines().find(|line| line.contains(text)).map(str::to_owned))
         });
         outcome.map_err(|error| self.described(error, namespace, pod))
     }

@@ -16,6 +16,7 @@ pub mod pki;
 pub mod pods;
 pub mod programs;
 mod refusal;
+pub mod see;
 
 use std::{
     fmt, fs, io,
@@ -145,8 +146,12 @@ impl World {
     }
 }
 
-/// Writes an account's entitlement and fetches its keytab.
-fn write_account(dir: &Path, realm: &Realm, account: &Account) -> Result<(), WorldError> {
+/// Writes an account's entitlement into `dir/entitlements`, makes it in the realm, and puts its
+/// keytab into `dir/accounts`.
+///
+/// # Errors
+/// When the realm refuses, or a file can't be written.
+pub fn write_account(dir: &Path, realm: &Realm, account: &Account) -> Result<(), WorldError> {
     let login = account.login;
     let text = entitle::text(account);
     write(&dir.join("entitlements").join(format!("{login}.yaml")), &text)?;

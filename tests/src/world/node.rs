@@ -5,7 +5,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -39,6 +39,8 @@ pub struct Answer {
     pub status: String,
     /// What the pod's owner would read.
     pub message: String,
+    /// All that it printed.
+    pub text: String,
 }
 
 impl Answer {
@@ -58,7 +60,7 @@ impl Node {
         let text = format!(
             "node = \"{name}\"\nbroker = \"https://BROKER\"\nbroker_name = \"{}\"\nca = {:?}\n\
              certificate = {:?}\nkey = {:?}\nkubelet_root = {:?}\n\
-             [timeouts]\nreconnect_max_ms = 500\nfill_ms = 20000\nagain_max_ms = 500\n",
+             [timeouts]\nreconnect_max = \"500ms\"\nfill = \"20s\"\nagain_max = \"500ms\"\n",
             super::pki::BROKER,
             pki.ca("broker"),
             files.certificate,
@@ -91,7 +93,9 @@ impl Node {
 
     /// Starts the agent again with the configuration it had.
     pub fn restart_agent(&mut self) -> Result<(), WorldError> {
-        let mut command = self.command(program("krb-node-agent")?);
+        // As a pod with HostToContainer has it: the node's mounts reach the agent, not the reverse.
+        let mut command = self.command("unshare");
+        command.args(["--mount", "--propagation", "slave", "--"]).arg(program("krb-node-agent")?);
         command.arg("--config").arg(self.config()).env_clear().env("PATH", "/usr/bin:/bin");
         let mut command = daemon::with_death_signal(&command);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file(&self.dir, "agent")?);
@@ -177,9 +181,19 @@ impl Node {
 
     /// Calls the driver's `mount` as kubelet does.
     pub fn mount(&self, pod: &Pod) -> Result<Answer, WorldError> {
+        answer(self.mount_call(pod)?.output()?)
+    }
+
+    /// The driver's `mount` as kubelet would run it: the process is the driver itself.
+    pub fn mount_call(&self, pod: &Pod) -> Result<Command, WorldError> {
         let target = self.target(pod);
         make_dir(&target)?;
-        let options = json!({
+        self.driver_call(&["mount", &target.display().to_string(), &Self::mount_options(pod)])
+    }
+
+    /// The options that kubelet gives the driver's `mount`, as JSON.
+    pub fn mount_options(pod: &Pod) -> String {
+        json!({
             "kubernetes.io/fsType": "",
             "kubernetes.io/pod.name": pod.name,
             "kubernetes.io/pod.namespace": pod.namespace,
@@ -187,8 +201,8 @@ impl Node {
             "kubernetes.io/pvOrVolumeName": Pod::VOLUME,
             "kubernetes.io/readwrite": "rw",
             "kubernetes.io/serviceAccount.name": "default",
-        });
-        self.call(&["mount", &target.display().to_string(), &options.to_string()])
+        })
+        .to_string()
     }
 
     /// Calls the driver's `unmount` as kubelet does, and removes the directory as it does.
@@ -203,14 +217,13 @@ impl Node {
 
     /// Calls the driver; exactly one JSON object must come back.
     pub fn call(&self, args: &[&str]) -> Result<Answer, WorldError> {
+        answer(self.driver_call(args)?.output()?)
+    }
+
+    fn driver_call(&self, args: &[&str]) -> Result<Command, WorldError> {
         let mut command = self.command(driver()?);
-        let output = command.args(args).env_clear().env("PATH", "/usr/bin:/bin").output()?;
-        let said = [output.stdout, output.stderr].concat();
-        let answer: Value = serde_json::from_slice(&said).map_err(|e| {
-            WorldError::new(format!("the driver's answer {:?}", String::from_utf8_lossy(&said)), e)
-        })?;
-        let text = |field: &str| answer[field].as_str().unwrap_or_default().to_owned();
-        Ok(Answer { status: text("status"), message: text("message") })
+        command.args(args).env_clear().env("PATH", "/usr/bin:/bin");
+        Ok(command)
     }
 
     /// A file of a mounted volume, as the node's root reads it.
@@ -232,11 +245,21 @@ impl Drop for Node {
     }
 }
 
+fn answer(output: Output) -> Result<Answer, WorldError> {
+    let said = [output.stdout, output.stderr].concat();
+    let answer: Value = serde_json::from_slice(&said).map_err(|e| {
+        WorldError::new(format!("the driver's answer {:?}", String::from_utf8_lossy(&said)), e)
+    })?;
+    let text = |field: &str| answer[field].as_str().unwrap_or_default().to_owned();
+    let (status, message) = (text("status"), text("message"));
+    Ok(Answer { status, message, text: String::from_utf8_lossy(&said).trim().to_owned() })
+}
+
 /// A process in a mount namespace of its own, with its own `/run`.
 fn boot(dir: &Path) -> Result<Child, WorldError> {
     let ready = dir.join("booted");
     let _ = fs::remove_file(&ready);
-    let script = "mount -t tmpfs -o mode=755 tmpfs /run && : >\"$0\" && exec sleep infinity";
+    let script = "mount --make-rshared / && mount -t tmpfs -o mode=755 tmpfs /run && : >\"$0\" && exec sleep infinity";
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-c", script]).arg(&ready);
     let mut command = daemon::with_death_signal(&command);

@@ -17,12 +17,12 @@ pub fn program(name: &str) -> Result<PathBuf, WorldError> {
     found.ok_or_else(|| WorldError::new(format!("finding {name}"), "run `make build` first"))
 }
 
-/// The driver: the static one that `make build` leaves in `target/driver`, which is what is
+/// The driver: the static one that `make build` leaves in `target/dist`, which is what is
 /// installed on nodes; else the one of this build.
 ///
 /// # Errors
 /// When neither was built.
 pub fn driver() -> Result<PathBuf, WorldError> {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/driver/krb-flexvolume");
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/dist/krb-flexvolume");
     if built.exists() { Ok(built) } else { program("krb-flexvolume") }
 }

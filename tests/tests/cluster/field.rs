@@ -6,12 +6,11 @@ use std::{error::Error, fs, path::Path, time::Duration};
 use krb_tests::{
     cluster::{Cluster, Image, wait},
     realm::packages,
+    world::{node::DRIVER_DIR, pki},
 };
 
-use crate::{certificates::BROKER_NAME, programs, servers::Servers};
+use crate::{programs, servers::Servers};
 
-/// The driver as kubelet's plug-in directory names it.
-pub const DRIVER: &str = "krb-broker~credentials";
 /// What the agent's DaemonSet is made of in earnest.
 const DAEMON_SET: &str = include_str!("../../../deploy/node-agent.yaml");
 /// The image that it names.
@@ -22,7 +21,6 @@ const CONFIG: &str = "/etc/krb-broker";
 const AGENT: Duration = Duration::from_secs(90);
 
 /// Everything that a pod needs around it.
-#[derive(Debug)]
 pub struct Field {
     pub servers: Servers,
 }
@@ -35,7 +33,7 @@ impl Field {
         let agent = Image::new("krb-node-agent");
         let agent = agent.file(&programs::stripped_agent(), AGENT_PROGRAM).entry(AGENT_PROGRAM);
         cluster.load(&agent)?;
-        cluster.node("n1").install_driver(&programs::driver(), DRIVER)?;
+        cluster.node("n1").install_driver(&programs::driver(), DRIVER_DIR)?;
         configure_agent(cluster, &servers)?;
         cluster.kubectl().apply(&DAEMON_SET.replace(AGENT_IMAGE, &agent.reference()))?;
         agent_pod(cluster)?;
@@ -61,20 +59,21 @@ fn configure_agent(cluster: &Cluster, servers: &Servers) -> Result<(), Box<dyn E
         r#"
 node = "n1"
 broker = "https://{}"
-broker_name = "{BROKER_NAME}"
+broker_name = "{broker_name}"
 ca = "{CONFIG}/ca.pem"
 certificate = "{CONFIG}/node.pem"
 key = "{CONFIG}/node.key"
-driver_directory = "{DRIVER}"
+driver_directory = "{DRIVER_DIR}"
 "#,
-        servers.broker_address()
+        servers.broker.address(),
+        broker_name = pki::BROKER,
     );
     let staged = cluster.dir().join("agent.toml");
     fs::write(&staged, config)?;
     node.exec(&format!("mkdir -p -m 0700 {CONFIG}"))?;
     let files: [(&Path, &str); 4] = [
         (&staged, "agent.toml"),
-        (servers.broker_ca(), "ca.pem"),
+        (&servers.pki.ca("broker"), "ca.pem"),
         (&certificate, "node.pem"),
         (&key, "node.key"),
     ];

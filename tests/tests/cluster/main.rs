@@ -6,8 +6,8 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the output of a test runner")]
 
-mod certificates;
 mod field;
+mod objects;
 mod programs;
 mod propagation;
 mod servers;
@@ -46,6 +46,10 @@ const STORIES: &[Story] = &[
     Story {
         name: "a_new_agent_takes_over_the_volumes_of_the_one_before",
         tell: slice::a_new_agent_takes_over_the_volumes_of_the_one_before,
+    },
+    Story {
+        name: "a_kubelet_that_starts_again_leaves_the_volumes_as_they_are",
+        tell: slice::a_kubelet_that_starts_again_leaves_the_volumes_as_they_are,
     },
     Story {
         name: "a_node_that_dies_loses_its_leases_and_its_keys_are_replaced",

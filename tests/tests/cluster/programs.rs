@@ -10,7 +10,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use krb_tests::realm::packages;
+use krb_tests::{realm::packages, world::programs::program};
 
 /// The root of the repository.
 pub fn repository() -> &'static Path {
@@ -27,12 +27,7 @@ pub fn bring() -> Result<(), Box<dyn Error>> {
     run(Command::new("sh").arg("flexvolume/build.sh").arg(driver()))?;
     // without what debuggers read it is a tenth of the size, and the image loads as much faster
     fs::create_dir_all(stripped_agent().parent().ok_or("no directory")?)?;
-    run(Command::new("strip").arg("-o").arg(stripped_agent()).arg(built("krb-node-agent")?))
-}
-
-/// The broker.
-pub fn broker() -> Result<PathBuf, Box<dyn Error>> {
-    built("krb-broker")
+    run(Command::new("strip").arg("-o").arg(stripped_agent()).arg(program("krb-node-agent")?))
 }
 
 /// The driver, static.
@@ -48,13 +43,6 @@ pub fn stripped_agent() -> PathBuf {
 /// The Python that has the stock gRPC client.
 pub fn python() -> PathBuf {
     repository().join("target/venv/bin/python")
-}
-
-/// A program of the workspace: it lies one above the directory of this one.
-fn built(name: &str) -> Result<PathBuf, Box<dyn Error>> {
-    let own = env::current_exe()?;
-    let dir = own.parent().and_then(Path::parent).ok_or("no directory above this program's")?;
-    Ok(dir.join(name))
 }
 
 /// Runs a command to its end, in the repository.

@@ -3,18 +3,25 @@
 
 use std::{error::Error, time::Duration};
 
-use krb_tests::cluster::{Cluster, wait};
+use krb_tests::{
+    cluster::{Cluster, wait},
+    world::node::DRIVER_DIR,
+};
 use serde_json::Value;
 
 use crate::{
-    field::{DRIVER, Field, agent_pod},
+    field::{Field, agent_pod},
     story::{Told, World},
 };
 
 /// The namespace, which is the account's.
 const NAMESPACE: &str = "tsfoo";
+/// The service principal that all its pods share.
+const SERVICE: &str = "HTTP/web.tsfoo.svc.cluster.local";
 /// How long the broker may take to hear that a pod is gone.
 const RELEASE: Duration = Duration::from_secs(60);
+/// How long a ticket may take to be replaced: more than half its life.
+const REFRESH: Duration = Duration::from_secs(90);
 /// How long a dead node's keys may take to be replaced: silence, loss, and the walks.
 const REVOCATION: Duration = Duration::from_secs(180);
 
@@ -40,7 +47,7 @@ spec:
   nodeName: n1
   terminationGracePeriodSeconds: 1
   automountServiceAccountToken: false
-  securityContext: {runAsUser: 1234, runAsGroup: 1111}
+  securityContext: {runAsUser: 1234, runAsGroup: 1235}
   initContainers:
   - name: first
     image: localhost/krb-tools:1
@@ -53,157 +60,184 @@ spec:
     command: [sleep, '100000']
 ";
 
-/// Has the namespace, with the service account that pods in it need.
-fn make_namespace(cluster: &Cluster) -> Told {
-    let kubectl = cluster.kubectl();
-    kubectl.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: tsfoo}\n")?;
-    let account = wait::until("the default service account", RELEASE, || {
-        kubectl.get(NAMESPACE, "serviceaccount", "default")
-    });
-    Ok(account.map(drop)?)
+/// A pod of the stories' account, as the stories use it.
+struct Pod<'a> {
+    cluster: &'a Cluster,
+    field: &'a Field,
+    name: &'a str,
+    /// Where kubelet has its volumes of our driver.
+    volumes: String,
 }
 
-/// Starts a pod from an owner's manifest; the directory of its volumes on the node.
-fn start_pod(
-    cluster: &Cluster,
-    field: &Field,
-    manifest: &str,
-    pod: &str,
-) -> Result<String, Box<dyn Error>> {
-    make_namespace(cluster)?;
-    let kubectl = cluster.kubectl();
-    kubectl.apply(&field.servers.inject(manifest)?)?;
-    field.servers.show_objects(cluster)?;
-    kubectl.wait_ready(NAMESPACE, pod)?;
-    let object = kubectl.get(NAMESPACE, "pod", pod)?.ok_or("no such pod")?;
-    let uid = object["metadata"]["uid"].as_str().ok_or("a pod without a uid")?;
-    Ok(format!("/var/lib/kubelet/pods/{uid}/volumes/{DRIVER}"))
-}
-
-/// Deletes a pod, and sees that its node and the broker have nothing left of it.
-fn end_pod(cluster: &Cluster, field: &Field, pod: &str, volumes: &str) -> Told {
-    let kubectl = cluster.kubectl();
-    kubectl.delete_pod(NAMESPACE, pod)?;
-    cluster.node("n1").wait_unmounted(volumes)?;
-    field.servers.show_objects(cluster)?;
-    no_lease_lives(field)?;
-    Ok(kubectl.wait_gone(NAMESPACE, pod)?)
-}
-
-/// Waits until the broker has no lease that still gives anything.
-fn no_lease_lives(field: &Field) -> Told {
-    let mut left = Vec::new();
-    let mut failure = None;
-    let outcome = wait::until("the end of all leases", RELEASE, || {
-        match field.servers.leases(&["PENDING", "ACTIVE", "REVOKING"]) {
-            Ok(leases) => left = leases,
-            Err(error) => failure = Some(error.to_string()),
-        }
-        Ok((left.is_empty() || failure.is_some()).then_some(()))
-    });
-    if let Some(failure) = failure {
-        return Err(failure.into());
+impl<'a> Pod<'a> {
+    /// Applies an owner's manifest as `inject` made it.
+    fn apply(world: &'a World<'_>, name: &'a str, injected: &str) -> Result<Self, Box<dyn Error>> {
+        let (cluster, field) = (world.cluster, world.field()?);
+        let kubectl = cluster.kubectl();
+        kubectl.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: tsfoo}\n")?;
+        wait::until("the default service account", RELEASE, || {
+            kubectl.get(NAMESPACE, "serviceaccount", "default")
+        })?;
+        kubectl.apply(injected)?;
+        let object = kubectl.get(NAMESPACE, "pod", name)?.ok_or("no such pod")?;
+        let uid = object["metadata"]["uid"].as_str().ok_or("a pod without a uid")?;
+        let volumes = format!("/var/lib/kubelet/pods/{uid}/volumes/{DRIVER_DIR}");
+        Ok(Self { cluster, field, name, volumes })
     }
-    Ok(outcome.map_err(|error| format!("{error}: {left:?}"))?)
+
+    /// Starts a pod with the annotations of the manifest, and waits until it runs.
+    fn start(world: &'a World<'_>, name: &'a str) -> Result<Self, Box<dyn Error>> {
+        let injected = world.field()?.servers.inject(&OWNERS_MANIFEST.replace("web-0", name))?;
+        let pod = Self::apply(world, name, &injected)?;
+        pod.cluster.kubectl().wait_ready(NAMESPACE, name)?;
+        Ok(pod)
+    }
+
+    /// Runs a shell command in it; what it printed.
+    fn run(&self, script: &str) -> Result<String, Box<dyn Error>> {
+        Ok(self.cluster.kubectl().exec(NAMESPACE, self.name, "main", script)?)
+    }
+
+    /// Its lease.
+    fn lease(&self) -> Result<Value, Box<dyn Error>> {
+        self.field.servers.lease_of(self.name)
+    }
+
+    /// Waits until the lease is in this state.
+    fn wait_lease(&self, state: &str, limit: Duration) -> Result<Value, Box<dyn Error>> {
+        let mut seen = Value::Null;
+        let outcome = wait::until(&format!("{state} for {}", self.name), limit, || {
+            seen = self.lease().unwrap_or_else(|error| Value::String(error.to_string()));
+            Ok((seen["state"] == state).then_some(()))
+        });
+        outcome.map_err(|error| format!("{error}; last seen: {seen}"))?;
+        Ok(seen)
+    }
+
+    /// Deletes it, and sees that the node has nothing left of it.
+    fn delete(&self) -> Told {
+        self.cluster.kubectl().delete_pod(NAMESPACE, self.name)?;
+        Ok(self.cluster.node("n1").wait_unmounted(&self.volumes)?)
+    }
+
+    /// Deletes it, and sees that the broker has nothing left of it either.
+    fn end(&self) -> Told {
+        self.delete()?;
+        self.wait_lease("LEASE_STATE_RELEASED", RELEASE).map(drop)
+    }
 }
 
 pub fn a_pod_authenticates_with_what_its_annotations_asked_for(world: &World<'_>) -> Told {
-    let (cluster, field) = (world.cluster, world.field()?);
-    let volumes = start_pod(cluster, field, OWNERS_MANIFEST, "web-0")?;
-    let kubectl = cluster.kubectl();
-    let in_pod = |script: &str| kubectl.exec(NAMESPACE, "web-0", "main", script);
-    let service = "HTTP/web.tsfoo.svc.cluster.local";
+    let pod = Pod::start(world, "web-0")?;
 
-    let ticket = in_pod("klist")?;
+    let ticket = pod.run("klist")?;
     assert!(ticket.contains("Default principal: tsfoo@TEST.EXAMPLE.COM"), "{ticket}");
-    let keytab = in_pod("klist -k")?;
-    assert!(keytab.contains(&format!("{service}@TEST.EXAMPLE.COM")), "{keytab}");
+    let keytab = pod.run("klist -k")?;
+    assert!(keytab.contains(&format!("{SERVICE}@TEST.EXAMPLE.COM")), "{keytab}");
 
     // the KDC takes the ticket, the keytab opens what the KDC made, and two programs agree on it
-    let kvno = in_pod(&format!("kvno -k $KRB5_KTNAME {service}"))?;
+    let kvno = pod.run(&format!("kvno -k ${{KRB5_KTNAME#FILE:}} {SERVICE}"))?;
     assert!(kvno.contains("keytab entry valid"), "{kvno}");
-    in_pod(
+    pod.run(
         "gss-server -port 4444 -once -logfile /tmp/gss.log HTTP@web.tsfoo.svc.cluster.local >/tmp/gss.out 2>&1 & sleep 1; \
             gss-client -port 4444 127.0.0.1 HTTP@web.tsfoo.svc.cluster.local 'hello, world'",
     )?;
-    let served = in_pod("cat /tmp/gss.log /tmp/gss.out")?;
+    let served = pod.run("cat /tmp/gss.log /tmp/gss.out")?;
     assert!(served.contains("tsfoo@TEST.EXAMPLE.COM"), "{served}");
 
-    let leases = field.servers.leases(&["ACTIVE"])?;
-    assert_eq!(leases.len(), 1, "{leases:?}");
-    assert_eq!(leases[0]["pod"]["name"], "web-0");
-    assert_eq!(leases[0]["node"]["name"], "n1");
-    assert_eq!(leases[0]["account"], "tsfoo");
+    let lease = pod.lease()?;
+    assert_eq!(lease["state"], "LEASE_STATE_ACTIVE");
+    assert_eq!(lease["node"]["name"], "n1");
+    assert_eq!(lease["account"], "tsfoo");
 
-    let mounts = cluster.node("n1").mounts(&volumes)?;
+    let mounts = world.cluster.node("n1").mounts(&pod.volumes)?;
     let options = &mounts.first().ok_or("no volume is mounted")?.options;
     for option in ["nosuid", "nodev", "noexec"] {
         assert!(options.split(',').any(|has| has == option), "{options}");
     }
-    end_pod(cluster, field, "web-0", &volumes)
+    pod.end()
 }
 
 pub fn a_pod_that_asks_for_more_never_starts_and_its_owner_reads_why(world: &World<'_>) -> Told {
-    let (cluster, field) = (world.cluster, world.field()?);
-    make_namespace(cluster)?;
+    let servers = &world.field()?.servers;
     let manifest = OWNERS_MANIFEST.replace("web-0", "greedy-0");
-    let refused = field.servers.inject(&manifest.replace("ts/services: HTTP", "ts/services: nfs"));
+    let refused = servers.inject(&manifest.replace("ts/services: HTTP", "ts/services: nfs"));
     assert!(refused.is_err(), "injection lets through what is not entitled");
 
     // somebody who writes the volume by hand meets the broker's own decision
-    let kubectl = cluster.kubectl();
-    let injected = field.servers.inject(&manifest)?;
+    let injected = servers.inject(&manifest)?;
     let forged = injected.replace("services: HTTP", "services: nfs");
     assert_ne!(forged, injected);
-    kubectl.apply(&forged)?;
-    field.servers.show_objects(cluster)?;
-    let event = kubectl.wait_event(NAMESPACE, "greedy-0", "SERVICE_NOT_ENTITLED")?;
-    assert!(event.contains("nfs"), "{event}");
-    let pod = kubectl.get(NAMESPACE, "pod", "greedy-0")?.unwrap_or(Value::Null);
-    assert_eq!(pod["status"]["phase"], "Pending");
+    let pod = Pod::apply(world, "greedy-0", &forged)?;
+    let kubectl = world.cluster.kubectl();
+    let line = kubectl.wait_described(NAMESPACE, "greedy-0", "(SERVICE_NOT_ENTITLED)")?;
+    for part in ["FailedMount", "krb-credentials", "status: Failure, reason: ", "nfs"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    let object = kubectl.get(NAMESPACE, "pod", "greedy-0")?.ok_or("no such pod")?;
+    assert_eq!(object["status"]["phase"], "Pending");
+    // between two tries nothing is mounted: kubelet would take what is left for a success
+    world.cluster.node("n1").wait_unmounted(&pod.volumes)?;
 
-    let uid = pod["metadata"]["uid"].as_str().ok_or("a pod without a uid")?;
-    end_pod(cluster, field, "greedy-0", &format!("/var/lib/kubelet/pods/{uid}/volumes/{DRIVER}"))
+    pod.delete()?;
+    let leases = servers.leases_of("greedy-0")?;
+    assert!(leases.is_empty(), "{leases:?}");
+    Ok(())
 }
 
 pub fn a_new_agent_takes_over_the_volumes_of_the_one_before(world: &World<'_>) -> Told {
-    let (cluster, field) = (world.cluster, world.field()?);
-    let manifest = OWNERS_MANIFEST.replace("web-0", "steady-0");
-    let volumes = start_pod(cluster, field, &manifest, "steady-0")?;
-    let kubectl = cluster.kubectl();
-    let before = field.servers.leases(&["ACTIVE"])?;
+    let cluster = world.cluster;
+    let pod = Pod::start(world, "steady-0")?;
+    let lease = pod.lease()?["leaseId"].clone();
+    let keytab = || pod.run("klist -s && sha256sum /var/spool/keytabs/tsfoo");
+    let served = keytab()?;
 
     let old = agent_pod(cluster)?;
-    let sums = "klist -s && sha256sum /var/spool/tickets/tsfoo /var/spool/keytabs/tsfoo";
-    let files = || kubectl.exec(NAMESPACE, "steady-0", "main", sums);
-    let served = files()?;
-    kubectl.run(&["-n", "krb-broker", "delete", "pod", &old])?; // returns when it is gone
-    assert_eq!(files()?, served, "the pod is served while there is no agent");
+    cluster.kubectl().run(&["-n", "krb-broker", "delete", "pod", &old])?; // returns when it is gone
+    assert_eq!(keytab()?, served, "the pod is served while there is no agent");
     assert_ne!(agent_pod(cluster)?, old);
+    assert_eq!(keytab()?, served, "the new agent leaves good files as they are");
+    assert_eq!(pod.lease()?["leaseId"], lease, "the lease lives on");
 
-    let after = field.servers.leases(&["ACTIVE"])?;
-    assert_eq!(before[0]["leaseId"], after[0]["leaseId"], "the lease must live on");
-    assert_eq!(files()?, served, "the new agent leaves good files as they are");
-    end_pod(cluster, field, "steady-0", &volumes)
+    // what the broker pushes arrives through the new agent, in the container that was there before
+    let ticket = || pod.run("klist -s && sha256sum /var/spool/tickets/tsfoo");
+    let before = ticket()?;
+    wait::until("a fresh ticket in the old pod", REFRESH, || {
+        Ok(ticket().is_ok_and(|now| now != before).then_some(()))
+    })?;
+    pod.end()
+}
+
+pub fn a_kubelet_that_starts_again_leaves_the_volumes_as_they_are(world: &World<'_>) -> Told {
+    let node = world.cluster.node("n1");
+    let pod = Pod::start(world, "kept-0")?;
+    let lease = pod.lease()?["leaseId"].clone();
+    let mounts = node.mounts(&pod.volumes)?;
+    assert_eq!(mounts.len(), 1, "{mounts:?}");
+    let keytab = || pod.run("klist -s && sha256sum /var/spool/keytabs/tsfoo");
+    let served = keytab()?;
+
+    node.stop_kubelet()?;
+    node.start_kubelet()?;
+    let later = Pod::start(world, "later-0")?; // kubelet has called the driver since
+    assert_eq!(node.mounts(&pod.volumes)?, mounts, "no second layer, and not mounted anew");
+    assert_eq!(keytab()?, served);
+    assert_eq!(pod.lease()?["leaseId"], lease);
+
+    later.end()?;
+    assert_eq!(keytab()?, served, "one pod's end leaves the other's files");
+    pod.end()
 }
 
 pub fn a_node_that_dies_loses_its_leases_and_its_keys_are_replaced(world: &World<'_>) -> Told {
-    let (cluster, field) = (world.cluster, world.field()?);
-    let manifest = OWNERS_MANIFEST.replace("web-0", "doomed-0");
-    start_pod(cluster, field, &manifest, "doomed-0")?;
-    let leases = field.servers.leases(&["ACTIVE"])?;
-    assert_eq!(leases.len(), 1, "{leases:?}");
-    let id = leases[0]["leaseId"].clone();
-    let held = leases[0]["keytab"][0]["kvnos"].as_array().ok_or("a lease without kvnos")?.clone();
+    let pod = Pod::start(world, "doomed-0")?;
+    let held = pod.lease()?["keytab"][0]["kvnos"].clone();
+    let held = held.as_array().ok_or("a lease without kvnos")?;
     let held = held.iter().filter_map(Value::as_u64).max().ok_or("no kvno")?;
 
-    cluster.node("n1").kill()?;
-    wait::until("the lease to be revoked", REVOCATION, || {
-        let revoked = field.servers.leases(&["REVOKED"]).unwrap_or_default();
-        Ok(revoked.iter().any(|lease| lease["leaseId"] == id).then_some(()))
-    })?;
-    let shown = ["getprinc", "HTTP/web.tsfoo.svc.cluster.local"];
-    let shown = field.servers.realm.kadmin_local(&shown)?;
+    world.cluster.node("n1").kill()?;
+    pod.wait_lease("LEASE_STATE_REVOKED", REVOCATION)?;
+    let shown = pod.field.servers.realm.kadmin_local(&["getprinc", SERVICE])?;
     let stale = shown.lines().any(|line| line.contains(&format!("vno {held},")));
     assert!(!stale, "the KDC still has the dead node's key:\n{shown}");
     assert!(shown.contains(&format!("vno {}", held + 1)), "{shown}");

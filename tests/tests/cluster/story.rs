@@ -93,7 +93,8 @@ fn look_around(world: &World<'_>) {
     }
     println!("---- the end of kubelet's log\n{}", kubelet_log(world.cluster));
     if let Some(Ok(field)) = world.field.get() {
-        println!("---- the end of the broker's log\n{}", field.servers.broker_log());
+        println!("---- the cluster as the broker sees it: {}", field.servers.objects.failure());
+        println!("---- the end of the broker's log\n{}", end_of(&field.servers.broker.log()));
         println!("---- the end of the agent's log\n{}", field::agent_log(world.cluster));
     }
 }
@@ -103,6 +104,11 @@ fn kubelet_log(cluster: &Cluster) -> String {
     let log = fs::read_to_string(cluster.node("n1").kubelet_log()).unwrap_or_default();
     let of_interest =
         |line: &&str| (line.contains('~') || line.starts_with('E')) && !line.contains("httplog");
-    let lines: Vec<_> = log.lines().filter(of_interest).collect();
-    lines[lines.len().saturating_sub(25)..].join("\n")
+    end_of(&log.lines().filter(of_interest).collect::<Vec<_>>().join("\n"))
+}
+
+/// The last lines of a log.
+fn end_of(log: &str) -> String {
+    let lines: Vec<_> = log.lines().collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
 }
