@@ -4,27 +4,30 @@
 //! leave, the reply. Whatever the outcome, the audit log has a line before the caller has an
 //! answer.
 
-use std::{fmt, sync::Arc, time::Duration};
+mod error;
 
-use krb_proto::{
-    Generation, LeaseId, NodeName, PodUid, Principal, Realm, VolumeName, reason::Reason, v1,
-};
+use std::{sync::Arc, time::Duration};
+
+use krb_proto::{Generation, LeaseId, NodeName, PodUid, Realm, VolumeName, reason::Reason, v1};
 use tokio::time::Instant;
 
 use crate::{
     audit::{self, Actor, Event, Record},
     clock::Entropy,
     entitlement::{Denial, Grant, GrantedTicket, policy::Policy},
-    kdc::KdcError,
-    keys::walker::{WalkError, Walker},
-    krb5::{ccache::Credential, keytab::UnfitEntries},
-    lease::{Ended, Holder, Lease},
-    ledger::{book::Book, sessions::NotServed},
+    keys::walker::Walker,
+    krb5::ccache::Credential,
+    lease::{Holder, Lease},
+    ledger::{
+        Ledger,
+        book::{Book, Lines},
+    },
     material::{self, Keys},
-    pods::{Pod, PodSource, PodsUnavailable, Sighting},
+    pods::{Pod, PodSource, Sighting},
     store::committer::CommitError,
-    tickets::{TicketError, Tickets},
+    tickets::Tickets,
 };
+pub use error::{IssueError, Slow};
 
 /// What a node asks for: which pod, and which of its volumes. Nothing else is believed.
 #[derive(Clone, Debug)]
@@ -46,106 +49,6 @@ pub struct Issued {
     pub lease: Lease,
     /// Its keytab and tickets.
     pub material: v1::Material,
-}
-
-/// Why nothing was issued.
-#[derive(Debug, thiserror::Error)]
-pub enum IssueError {
-    /// The node is not served now.
-    #[error("node {node} is not served")]
-    Node {
-        /// Which.
-        node: NodeName,
-        /// Why.
-        source: NotServed,
-    },
-    /// The source of pods can't be read.
-    #[error("looking up pod {pod}")]
-    Pods {
-        /// Which.
-        pod: PodUid,
-        /// Why.
-        source: PodsUnavailable,
-    },
-    /// A rule is missing.
-    #[error("{denial}")]
-    Denied {
-        /// Which.
-        denial: Denial,
-    },
-    /// The keys can't be had now.
-    #[error("the keys of {principal}")]
-    Keys {
-        /// Whose.
-        principal: Principal,
-        /// Why.
-        source: WalkError,
-    },
-    /// A ticket can't be had now.
-    #[error("the ticket of {client}")]
-    Ticket {
-        /// Whose.
-        client: Principal,
-        /// Why.
-        source: TicketError,
-    },
-    /// It took longer than a mount may.
-    #[error("{slow} took longer than leases.issue_within")]
-    TooLate {
-        /// What it waited for.
-        slow: Slow,
-    },
-    /// The keys can't stand in one keytab.
-    #[error("the keytab")]
-    Keytab {
-        /// Why.
-        source: UnfitEntries,
-    },
-    /// The lease ended while its keys were made.
-    #[error("the lease ended meanwhile")]
-    Ended {
-        /// How.
-        source: Ended,
-    },
-    /// The store or the audit log can't be written.
-    #[error("recording the lease")]
-    Store {
-        /// Why.
-        source: CommitError,
-    },
-}
-
-/// What an issue was waiting for when its time was over.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Slow {
-    /// kadmin, for keys.
-    Keys,
-    /// A KDC, for tickets.
-    Tickets,
-    /// The broker's own records.
-    Records,
-}
-
-impl fmt::Display for Slow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Keys => "making keys at kadmin",
-            Self::Tickets => "getting tickets from the KDC",
-            Self::Records => "recording the lease",
-        })
-    }
-}
-
-impl From<CommitError> for IssueError {
-    fn from(source: CommitError) -> Self {
-        Self::Store { source }
-    }
-}
-
-impl From<Denial> for IssueError {
-    fn from(denial: Denial) -> Self {
-        Self::Denied { denial }
-    }
 }
 
 /// Issues and releases leases.
@@ -189,7 +92,11 @@ impl Issuer {
         self.check_session(request)?;
         let pod = self.confirm(request).await?; // it runs where the caller is
         let grant = self.policy.decide(&pod, &request.node, &request.volume)?;
-        let id = self.admit(request, &pod, &grant).await?; // before any key is made
+        let at_hand = self.tickets.at_hand(&grant.tickets);
+        let id = match self.admit(request, &pod, &grant, at_hand).await? {
+            Admission::Delivered(delivery) => return self.issued(delivery), // one round was enough
+            Admission::Pending(id) => id, // before any key is made
+        };
         for granted in &grant.principals {
             let principal = &granted.principal;
             in_time(deadline, Slow::Keys, self.walker.ensure(principal))
@@ -198,9 +105,18 @@ impl Issuer {
         }
         let tickets = self.fetch_tickets(&grant.tickets);
         let tickets = in_time(deadline, Slow::Tickets, tickets).await??;
-        let (lease, keys) = self.deliver(request, &id, &tickets).await?; // before it leaves
-        let tickets =
-            tickets.iter().map(|(_, t)| material::ticket(t, &self.default_realm)).collect();
+        let delivery = self
+            .book
+            .commit(|ledger, lines, _| deliver(ledger, lines, request, &id, tickets))
+            .await??; // before it leaves
+        self.issued(delivery)
+    }
+
+    /// What leaves, once the record of it is durable.
+    fn issued(&self, delivery: Delivery) -> Result<Issued, IssueError> {
+        let Delivery { lease, keys, tickets } = delivery;
+        let written = |t: &(_, Arc<Credential>)| material::ticket(&t.1, &self.default_realm);
+        let tickets = tickets.iter().map(written).collect();
         let keytab = keys.keytab().map_err(|source| IssueError::Keytab { source })?;
         Ok(Issued { lease, material: v1::Material { keytab, tickets } })
     }
@@ -231,13 +147,15 @@ impl Issuer {
         Ok(pod)
     }
 
-    /// Binds the namespace, takes the principals up, and records the lease: one round.
+    /// Binds the namespace, takes the principals up, and records the lease: one round. Where
+    /// the keys are made and the tickets at hand, the same round records that they leave.
     async fn admit(
         &self,
         request: &Request,
         pod: &Pod,
         grant: &Grant,
-    ) -> Result<LeaseId, IssueError> {
+        at_hand: Option<Vec<Fetched>>,
+    ) -> Result<Admission, IssueError> {
         let mut bits = [0; 16];
         self.entropy.fill(&mut bits);
         let holder = Holder {
@@ -245,8 +163,7 @@ impl Issuer {
             pod: pod.pod.clone(),
             volume: request.volume.clone(),
         };
-        let admitted = self
-            .book
+        self.book
             .commit(|ledger, lines, now| {
                 let namespace = &pod.pod.namespace;
                 ledger
@@ -263,16 +180,16 @@ impl Issuer {
                 let ended = admitted.superseded.and_then(|old| ledger.lease(&old));
                 let actor = || Actor::Node(request.node.clone());
                 lines.extend(ended.map(|old| audit::of_lease(Event::LeaseReleased, actor(), old)));
-                Ok::<_, Denial>(admitted.lease)
+                match at_hand.filter(|_| ledger.is_ready(grant)) {
+                    Some(tickets) => deliver(ledger, lines, request, &admitted.lease, tickets)
+                        .map(Admission::Delivered),
+                    None => Ok(Admission::Pending(admitted.lease)),
+                }
             })
-            .await??;
-        Ok(admitted)
+            .await?
     }
 
-    async fn fetch_tickets(
-        &self,
-        granted: &[GrantedTicket],
-    ) -> Result<Vec<(GrantedTicket, Arc<Credential>)>, IssueError> {
+    async fn fetch_tickets(&self, granted: &[GrantedTicket]) -> Result<Vec<Fetched>, IssueError> {
         let mut tickets = Vec::new();
         for account in granted {
             let ticket = self
@@ -283,42 +200,6 @@ impl Issuer {
             tickets.push((account.clone(), ticket));
         }
         Ok(tickets)
-    }
-
-    /// Records what leaves, and that it was granted: one round, and the session is asked
-    /// again, since making keys takes its time.
-    async fn deliver(
-        &self,
-        request: &Request,
-        id: &LeaseId,
-        tickets: &[(GrantedTicket, Arc<Credential>)],
-    ) -> Result<(Lease, Keys), IssueError> {
-        self.book
-            .commit(|ledger, lines, _| {
-                ledger
-                    .check_session(&request.node, request.generation)
-                    .map_err(|source| IssueError::Node { node: request.node.clone(), source })?;
-                let again = ledger.is_active(id);
-                for (account, ticket) in tickets {
-                    ledger.ticket_leaves(&account.login, ticket.endtime);
-                }
-                let (lease, keys) = material::take_keys(ledger, id)
-                    .map_err(|source| IssueError::Ended { source })?;
-                let event = if again { Event::LeaseReissued } else { Event::LeaseGranted };
-                let actor = Actor::Node(request.node.clone());
-                lines.push(audit::of_lease(event, actor.clone(), &lease));
-                for principal in &lease.principals {
-                    let kvnos = ledger.principal(principal).map(|p| p.delivered_kvnos());
-                    let line = Record::new(Event::KeyDelivered, actor.clone()).lease(*id);
-                    lines.push(line.principal(principal).kvnos(kvnos.unwrap_or_default()));
-                }
-                for (account, ticket) in tickets {
-                    let line = Record::new(Event::TicketDelivered, actor.clone()).lease(*id);
-                    lines.push(line.principal(&account.client).endtime(ticket.endtime));
-                }
-                Ok((lease, keys))
-            })
-            .await?
     }
 
     /// Ends the lease for its holder. Only the node that has it may; an ended or unknown
@@ -350,6 +231,57 @@ async fn in_time<T>(
     tokio::time::timeout_at(deadline, work).await.map_err(|_| IssueError::TooLate { slow })
 }
 
+/// A ticket, and whose it is.
+type Fetched = (GrantedTicket, Arc<Credential>);
+
+/// What is about to leave.
+struct Delivery {
+    lease: Lease,
+    keys: Keys,
+    tickets: Vec<Fetched>,
+}
+
+/// A lease that is recorded.
+enum Admission {
+    /// Its keys or tickets have to be got first.
+    Pending(LeaseId),
+    /// What it names leaves at once.
+    Delivered(Delivery),
+}
+
+/// Records what leaves, and that it was granted. The session is asked again, since making
+/// keys takes its time.
+fn deliver(
+    ledger: &mut Ledger,
+    lines: &mut Lines,
+    request: &Request,
+    id: &LeaseId,
+    tickets: Vec<Fetched>,
+) -> Result<Delivery, IssueError> {
+    ledger
+        .check_session(&request.node, request.generation)
+        .map_err(|source| IssueError::Node { node: request.node.clone(), source })?;
+    let again = ledger.is_active(id);
+    for (account, ticket) in &tickets {
+        ledger.ticket_leaves(&account.login, ticket.endtime);
+    }
+    let (lease, keys) =
+        material::take_keys(ledger, id).map_err(|source| IssueError::Ended { source })?;
+    let event = if again { Event::LeaseReissued } else { Event::LeaseGranted };
+    let actor = Actor::Node(request.node.clone());
+    lines.push(audit::of_lease(event, actor.clone(), &lease));
+    for principal in &lease.principals {
+        let kvnos = ledger.principal(principal).map(|known| known.delivered_kvnos());
+        let line = Record::new(Event::KeyDelivered, actor.clone()).lease(*id);
+        lines.push(line.principal(principal).kvnos(kvnos.unwrap_or_default()));
+    }
+    for (account, ticket) in &tickets {
+        let line = Record::new(Event::TicketDelivered, actor.clone()).lease(*id);
+        lines.push(line.principal(&account.client).endtime(ticket.endtime));
+    }
+    Ok(Delivery { lease, keys, tickets })
+}
+
 /// The audit line of an issue that did not happen.
 fn refusal(request: &Request, error: &IssueError) -> Record {
     let record = Record::new(Event::LeaseDenied, Actor::Node(request.node.clone()))
@@ -374,48 +306,4 @@ fn namespace_changed(pod: &Pod, pinned: &str) -> Denial {
         ),
         format!("{namespace} is bound to the uid {pinned} and now has {}", pod.namespace_uid),
     )
-}
-
-impl IssueError {
-    /// The stable reason, for the caller and the audit log.
-    pub fn reason(&self) -> Reason {
-        match self {
-            Self::Node { source: NotServed::Fenced, .. } => Reason::Fenced,
-            Self::Node { source: NotServed::NotAttached, .. } | Self::Ended { .. } => {
-                Reason::NotAttached
-            }
-            Self::Pods { .. } => Reason::PodsUnavailable,
-            Self::Denied { denial } => denial.reason,
-            Self::Keys { source: WalkError::Kdc { source, .. }, .. } => of_kdc(source),
-            Self::Keys {
-                source: WalkError::Numbers { .. } | WalkError::Recovery { .. }, ..
-            } => Reason::KeysNotReady,
-            Self::Keys { source: WalkError::Store { .. }, .. } | Self::Store { .. } => {
-                Reason::StoreFailed
-            }
-            Self::Ticket { source: TicketError::Keys { .. }, .. } => Reason::AccountKeyMissing,
-            Self::Ticket { source: TicketError::Kdc { source, .. }, .. } => of_kdc(source),
-            Self::Keytab { .. } => Reason::Internal,
-            Self::TooLate { slow: Slow::Keys, .. } => Reason::KadminUnavailable,
-            Self::TooLate { slow: Slow::Tickets, .. } => Reason::KdcUnavailable,
-            Self::TooLate { slow: Slow::Records, .. } => Reason::StoreFailed,
-        }
-    }
-}
-
-fn of_kdc(error: &KdcError) -> Reason {
-    match error {
-        KdcError::Unavailable { server, .. } if server.starts_with("kadmin") => {
-            Reason::KadminUnavailable
-        }
-        KdcError::Unavailable { .. } => Reason::KdcUnavailable,
-        KdcError::GateFull { .. } => Reason::GateFull,
-        KdcError::Denied { .. } => Reason::KadminDenied,
-        KdcError::NotManaged { .. } | KdcError::NotRecorded { .. } => Reason::PrincipalNotManaged,
-        KdcError::KeyRejected { .. } => Reason::AccountKeyRejected,
-        KdcError::Refused { .. } => Reason::AccountDisabled,
-        KdcError::Unknown { .. } | KdcError::KvnoInTheWay { .. } | KdcError::Failed { .. } => {
-            Reason::KdcFailed
-        }
-    }
 }

@@ -23,6 +23,12 @@ impl Ledger {
         self.principals.get(principal)
     }
 
+    /// Whether every key that the grant names is made and in use.
+    pub fn is_ready(&self, grant: &Grant) -> bool {
+        let ready = |name| self.principals.get(name).is_some_and(ManagedPrincipal::is_ready);
+        grant.principals.iter().all(|granted| ready(&granted.principal))
+    }
+
     /// All of them.
     pub fn principals(&self) -> impl Iterator<Item = &ManagedPrincipal> {
         self.principals.values()

@@ -113,6 +113,18 @@ impl Tickets {
         }
     }
 
+    /// The tickets of all these accounts, if each is in the cache with at least half its life.
+    pub fn at_hand(
+        &self,
+        accounts: &[GrantedTicket],
+    ) -> Option<Vec<(GrantedTicket, Arc<Credential>)>> {
+        let now = self.now();
+        let fresh = |account: &GrantedTicket| {
+            Some((account.clone(), self.slot(&account.login).fresh(now)?))
+        };
+        accounts.iter().map(fresh).collect()
+    }
+
     /// The ticket that is kept, however old, as long as it has not ended.
     pub fn kept(&self, login: &Login) -> Option<Arc<Credential>> {
         let now = self.now();

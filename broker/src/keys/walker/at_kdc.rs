@@ -1,0 +1,119 @@
+//! The steps of a walk that are taken at the KDC: making a principal, setting its key, and
+//! seeing that every KDC uses it.
+//!
+//! A key is set only on a principal that the broker made, under a number that it stored
+//! before; whatever else is found at the KDC is left alone.
+
+use std::sync::atomic::Ordering;
+
+use krb_proto::{Kvno, Principal};
+
+use super::{LOOK_AGAIN, Took, Turn, WalkError, Walker};
+use crate::{
+    audit::{Actor, Event, Record},
+    kdc::{Attributes, KdcError},
+    keys::propagation::Setting,
+    krb5::key::Keyset,
+};
+
+impl Walker {
+    /// Sets the key at the KDC and sees that every KDC uses it.
+    pub(super) async fn set(
+        &self,
+        principal: &Principal,
+        kvno: Kvno,
+        turn: &mut Turn,
+    ) -> Result<Took, WalkError> {
+        let Some((keyset, attributes, first)) = self.0.book.read(|ledger| {
+            let managed = ledger.principal(principal)?;
+            let held = managed.keysets.get(&kvno)?;
+            Some((held.keyset.clone(), managed.attributes.clone(), !managed.is_ready()))
+        }) else {
+            return Ok(Took::Step);
+        };
+        if turn.set.as_ref().is_none_or(|setting| setting.kvno != kvno) {
+            match self.set_at_kdc(principal, &keyset, &attributes, first, turn).await {
+                Ok(()) => turn.set = Some(Setting::new(kvno, self.0.book.now().boot)),
+                Err(WalkError::Kdc { source: KdcError::KvnoInTheWay { found, .. }, .. }) => {
+                    return self.give_way(principal, kvno, found).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        // A first key was verified at kadmin; nobody can have tickets under another.
+        if !first {
+            let seen = self.0.kdc.observe(principal).await;
+            let now = self.0.book.now().boot;
+            let propagation = self.0.times.kdc_propagation;
+            let lags = turn.set.as_mut().map(|setting| setting.lags(&seen, now, propagation));
+            if let Some((lags, pause)) = lags.filter(|(lags, _)| !lags.is_empty()) {
+                self.waits(principal, lags.join(", "));
+                return Ok(Took::Nothing(pause.clamp(LOOK_AGAIN.0, LOOK_AGAIN.1)));
+            }
+            let line = Record::new(Event::KeyObserved, Actor::Broker)
+                .detail("every KDC that answers uses it");
+            self.record(principal, line, kvno, |_, _, _| {}).await?;
+        }
+        turn.pushed.clear();
+        self.record_current(principal, kvno).await?;
+        Ok(Took::Step)
+    }
+
+    /// Sets the key at kadmin, after making the principal where it is new.
+    async fn set_at_kdc(
+        &self,
+        principal: &Principal,
+        keyset: &Keyset,
+        attributes: &Attributes,
+        first: bool,
+        turn: &mut Turn,
+    ) -> Result<(), WalkError> {
+        let failed = |source| WalkError::Kdc { principal: principal.clone(), source };
+        if !self.0.realm_checked.load(Ordering::SeqCst) {
+            return Err(failed(KdcError::Unavailable {
+                server: "kadmin".to_owned(),
+                principal: principal.clone(),
+                detail: "the broker's rights and its policy have not been checked yet".to_owned(),
+            }));
+        }
+        let admin = &self.0.admin;
+        let exists = match turn.made {
+            Some((made, exists)) if made == keyset.kvno => exists,
+            // Read from the store: a crash may have come before, in or after the setting.
+            _ if first => match admin.inspect(principal).await.map_err(failed)? {
+                None => false,
+                Some(state) if state.kvno.is_none_or(|found| found == keyset.kvno) => true,
+                Some(_) => {
+                    return Err(failed(KdcError::NotRecorded { principal: principal.clone() }));
+                }
+            },
+            _ => true,
+        };
+        if !exists {
+            admin.create(principal, attributes).await.map_err(failed)?;
+            turn.made = Some((keyset.kvno, true));
+            let line = Record::new(Event::KeyCreated, Actor::Broker);
+            self.record(principal, line, keyset.kvno, |_, _, _| {}).await?;
+        }
+        admin.activate(principal, keyset, attributes).await.map_err(failed)
+    }
+
+    /// The KDC has a number that is not below ours: ours is burnt, the next is above both.
+    async fn give_way(
+        &self,
+        principal: &Principal,
+        kvno: Kvno,
+        found: Kvno,
+    ) -> Result<Took, WalkError> {
+        tracing::warn!(%principal, %kvno, %found, "the KDC's key was changed by somebody else");
+        let line = Record::new(Event::KeyBurnt, Actor::Broker)
+            .detail(&format!("the KDC has kvno {found}, set by somebody else"));
+        self.record(principal, line, kvno, |ledger, _, now| {
+            ledger.seen_at_kdc(principal, found);
+            ledger.burn(principal, kvno, now);
+        })
+        .await?;
+        self.push_all(principal).await?;
+        Ok(Took::Step)
+    }
+}
