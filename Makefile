@@ -103,7 +103,7 @@ test-long: $(addprefix long-,$(LONG))
 
 # Built by `make build`.
 long-%:
-	$(BUILT)/$* -- --seconds $(LONG_SECONDS) --seed $(SEED)
+	$(BUILT)/$* --seconds $(LONG_SECONDS) --seed $(SEED)
 
 test-cluster:
 	CLUSTER='$(CLUSTER)' K8S_BIN='$(K8S_BIN)' $(TEST) --test $(CLUSTER_TESTS)

@@ -510,3 +510,6 @@ impl Walker {
         f64::from(byte[0]) / 255.0
     }
 }
+
+#[cfg(test)]
+mod tests;

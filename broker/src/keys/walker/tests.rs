@@ -1,0 +1,178 @@
+use krb_proto::Generation;
+
+use super::*;
+use crate::{
+    audit::memory::MemoryAudit,
+    clock::{SeededEntropy, TestClock},
+    entitlement::{Grant, GrantedPrincipal, Limits},
+    kdc::{Attributes, fake::FakeRealm},
+    lease::{Holder, LeaseState},
+    session::{attach::Hello, hub::Hub},
+    store::{
+        committer::{Committer, Pace},
+        memory::MemoryStore,
+        seal::{MasterKey, Sealer},
+    },
+    tickets::{AccountKeytabs, TicketTimes, Tickets},
+};
+
+struct World {
+    book: Book,
+    walker: Walker,
+    realm: Arc<FakeRealm>,
+    audit: MemoryAudit,
+    checked: Arc<AtomicBool>,
+    service: Principal,
+}
+
+fn world() -> World {
+    let clock = Arc::new(TestClock::default());
+    let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
+    let realm = Arc::new(FakeRealm::new("EXAMPLE.COM".parse().unwrap(), clock.clone()));
+    let audit = MemoryAudit::default();
+    let (committer, _thread) = Committer::start(
+        Arc::new(MemoryStore::default()),
+        Arc::new(audit.clone()),
+        clock.clone(),
+        Pace::default(),
+    )
+    .unwrap();
+    let sealer = Sealer::new(&MasterKey::random(&*entropy), entropy.clone());
+    let book = Book::new(Ledger::new("test".into()), committer, sealer, clock.clone());
+    let times = TicketTimes { life: Duration::from_secs(60), retry_after: Duration::from_secs(1) };
+    let keytabs = AccountKeytabs::new(std::path::Path::new("/nonexistent"));
+    let tickets = Tickets::new(realm.clone(), keytabs, times, clock, entropy.clone());
+    let name = "EXAMPLE.COM".parse().unwrap();
+    let pusher = Pusher::new(book.clone(), Arc::new(Hub::default()), Arc::new(tickets), name);
+    let checked = Arc::new(AtomicBool::new(true));
+    let parts = Parts {
+        book: book.clone(),
+        admin: realm.clone(),
+        kdc: realm.clone(),
+        pusher,
+        entropy,
+        enctypes: vec![Enctype::Aes256Sha1],
+        times: WalkTimes::default(),
+        realm_checked: checked.clone(),
+    };
+    let walker = Walker::new(parts, TaskTracker::new(), CancellationToken::new());
+    let service = "HTTP/web.tsfoo.svc.cluster.local@EXAMPLE.COM".parse().unwrap();
+    World { book, walker, realm, audit, checked, service }
+}
+
+impl World {
+    /// A node attaches, and a pod on it is granted the service.
+    fn admit(&self) -> LeaseId {
+        let node: krb_proto::NodeName = "node-a".parse().unwrap();
+        let hello = Hello { boot_id: "b".into(), instance: "i".into(), generation: None };
+        let grant = Grant {
+            account: "tsfoo".parse().unwrap(),
+            uid: 1,
+            gid: 1,
+            keytab_gid: None,
+            principals: vec![GrantedPrincipal {
+                principal: self.service.clone(),
+                client: false,
+                shared: false,
+            }],
+            tickets: Vec::new(),
+            limits: Limits { leases: 9, principals: 9, new_principals_per_hour: 9, weight: 1 },
+        };
+        let pod = krb_proto::PodRef {
+            cluster: "test".into(),
+            namespace: "tsfoo".parse().unwrap(),
+            name: "web-0".parse().unwrap(),
+            uid: "uid-0".parse().unwrap(),
+        };
+        let holder = Holder { node: node.clone(), pod, volume: "v".parse().unwrap() };
+        let id = LeaseId::from_random([1; 16]);
+        self.book.note(|ledger, now| {
+            ledger.attach(&node, &hello, StreamId(1), now);
+            ledger.admit(id, holder, Generation(1), &grant, now.wall).unwrap();
+            ledger.take_up(&grant, Duration::from_secs(60), now.wall);
+        });
+        id
+    }
+
+    fn events(&self) -> Vec<Event> {
+        self.audit.events()
+    }
+}
+
+#[tokio::test]
+async fn a_first_key_is_recorded_before_it_is_set_and_asked_for_at_once_is_made_once() {
+    let world = world();
+    world.admit();
+    let asking = (0..8).map(|_| {
+        let (walker, service) = (world.walker.clone(), world.service.clone());
+        tokio::spawn(async move { walker.ensure(&service).await })
+    });
+    for asked in asking.collect::<Vec<_>>() {
+        asked.await.unwrap().unwrap();
+    }
+    use Event::{KeyActivating, KeyCreated, KeyCurrent, KeyMade};
+    assert_eq!(world.events(), [KeyMade, KeyActivating, KeyCreated, KeyCurrent]);
+    let held = world
+        .book
+        .read(|ledger| ledger.principal(&world.service).unwrap().current().unwrap().keyset.clone());
+    assert_eq!(world.realm.keyset(&world.service), Some(held));
+}
+
+#[tokio::test]
+async fn keys_that_the_store_knows_nothing_of_are_left_alone() {
+    let world = world();
+    world.admit();
+    let attributes = Attributes { max_life: Duration::from_secs(60), client: false };
+    let made_at = world.book.now().wall;
+    let other = Keyset::random(Kvno(2), &[Enctype::Aes256Sha1], &SeededEntropy::new(9), made_at);
+    world.realm.create(&world.service, &attributes).await.unwrap();
+    world.realm.activate(&world.service, &other, &attributes).await.unwrap();
+
+    let error = world.walker.ensure(&world.service).await.unwrap_err();
+    let WalkError::Kdc { source, .. } = error else { panic!("{error:?}") };
+    assert!(matches!(source, KdcError::NotRecorded { .. }), "{source:?}");
+    assert_eq!(world.realm.keyset(&world.service), Some(other), "nothing was set");
+}
+
+#[tokio::test]
+async fn no_key_is_set_before_the_realm_was_checked_nor_made_in_recovery() {
+    let world = world();
+    world.admit();
+    world.checked.store(false, Ordering::SeqCst);
+    let error = world.walker.ensure(&world.service).await.unwrap_err();
+    assert!(matches!(&error, WalkError::Kdc { source, .. } if source.is_transient()), "{error:?}");
+    assert_eq!(world.realm.keyset(&world.service), None);
+
+    world.checked.store(true, Ordering::SeqCst);
+    world.book.note(|ledger, _| ledger.set_recovery(Some("the store went back".to_owned())));
+    let error = world.walker.ensure(&world.service).await.unwrap_err();
+    assert!(matches!(error, WalkError::Recovery { .. }), "{error:?}");
+    world.book.note(|ledger, _| ledger.set_recovery(None));
+    world.walker.ensure(&world.service).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lost_node_s_key_is_replaced_above_whatever_the_kdc_has_meanwhile() {
+    let world = world();
+    let lease = world.admit();
+    world.walker.ensure(&world.service).await.unwrap();
+    world.book.note(|ledger, _| ledger.deliver(&lease).unwrap());
+    let changed = Keyset::random(
+        Kvno(7),
+        &[Enctype::Aes256Sha1],
+        &SeededEntropy::new(9),
+        world.book.now().wall,
+    );
+    world.realm.tamper(&world.service, changed);
+    world.book.note(|ledger, now| ledger.lose(&"node-a".parse().unwrap(), "lost", now.wall));
+    world.walker.kick(&world.service);
+    for _ in 0..500 {
+        let state = world.book.read(|ledger| ledger.lease(&lease).unwrap().state);
+        if state == LeaseState::Revoked {
+            assert_eq!(world.realm.keyset(&world.service).unwrap().kvno, Kvno(8));
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not revoked: {:?}", world.events());
+}
