@@ -8,8 +8,8 @@ use crate::clock::Boottime;
 const TOLERATED: u32 = 2;
 /// For how long at first; doubled with each further failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// For how long at most.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// For how long at most: a KDC that is back is used again before a mount is given up.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Counts the failures of one address. One attempt after each pause finds out whether it is back.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
