@@ -94,7 +94,7 @@ impl Issuer {
         let grant = self.policy.decide(&pod, &request.node, &request.volume)?;
         let at_hand = self.tickets.at_hand(&grant.tickets);
         let id = match self.admit(request, &pod, &grant, at_hand).await? {
-            Admission::Delivered(delivery) => return self.issued(delivery), // one round was enough
+            Admission::Delivered(delivery) => return self.issued(*delivery), // one round was enough
             Admission::Pending(id) => id, // before any key is made
         };
         for granted in &grant.principals {
@@ -182,7 +182,7 @@ impl Issuer {
                 lines.extend(ended.map(|old| audit::of_lease(Event::LeaseReleased, actor(), old)));
                 match at_hand.filter(|_| ledger.is_ready(grant)) {
                     Some(tickets) => deliver(ledger, lines, request, &admitted.lease, tickets)
-                        .map(Admission::Delivered),
+                        .map(|delivery| Admission::Delivered(Box::new(delivery))),
                     None => Ok(Admission::Pending(admitted.lease)),
                 }
             })
@@ -246,7 +246,7 @@ enum Admission {
     /// Its keys or tickets have to be got first.
     Pending(LeaseId),
     /// What it names leaves at once.
-    Delivered(Delivery),
+    Delivered(Box<Delivery>),
 }
 
 /// Records what leaves, and that it was granted. The session is asked again, since making

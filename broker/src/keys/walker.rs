@@ -1,4 +1,4 @@
-//! Takes the steps of the walks. What they do at the KDC is in [`at_kdc`].
+//! Takes the steps of the walks. What they do at the KDC is in `at_kdc`.
 //!
 //! A principal's steps are taken one at a time. Each is stored before it is done, and can be
 //! repeated; what fails is tried again for ever, with back-off, and says meanwhile what it

@@ -1,7 +1,7 @@
 //! How the ledger's records are stored.
 //!
 //! One primary record each, keyed by a letter and what names it; indices are made anew at
-//! each start. Values are protobuf messages ([`wire`]), so that a field can be added and an
+//! each start. Values are protobuf messages (`wire`), so that a field can be added and an
 //! older record still be read. Keys are sealed one by one, each for its own place.
 //!
 //! | key | record |

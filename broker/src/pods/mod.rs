@@ -1,7 +1,7 @@
 //! Pods as the cluster knows them, and what of them gives authority.
 //!
 //! The broker believes nothing that a node says of a pod; it looks the pod up here.
-//! [`file`] reads a directory of objects as `kubectl get -o yaml` prints them.
+//! [`mod@file`] reads a directory of objects as `kubectl get -o yaml` prints them.
 
 mod absence;
 mod directory;

@@ -1,9 +1,9 @@
 //! The demo: a newcomer's first look. It runs the real programs against a real realm, one
 //! numbered step after the other, and prints what they print.
 //!
-//! [`shelter`] keeps the run apart from the machine and cleans up behind it, [`screen`] prints,
-//! [`stage`] holds the world and what the steps have in common; the steps themselves are in
-//! [`starting`], [`using`], [`losing`] and [`lasting`], in the order of the story.
+//! `shelter` keeps the run apart from the machine and cleans up behind it, `screen` prints,
+//! `stage` holds the world and what the steps have in common; the steps themselves are in
+//! `starting`, `using`, `losing` and `lasting`, in the order of the story.
 //!
 //! What always holds: each step checks what it shows, so a demo that ends well has seen all of
 //! it. It fakes no output; it leaves lines out only where it says so.
