@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Batch, LeaseStore, check_lengths};
 use crate::{
-    audit::{AuditLog, Record},
+    audit::{self, AuditLog, Record},
     clock::Clock,
 };
 
@@ -242,27 +242,18 @@ impl Worker {
                 None => batch.deletes.push(key),
             }
         }
-        check_lengths(&batch).map_err(|error| described(&error))?;
+        check_lengths(&batch).map_err(|error| audit::chain(&error))?;
         if !lines.is_empty() {
-            self.audit.append(&lines, self.clock.now().wall).map_err(|error| described(&error))?;
+            self.audit
+                .append(&lines, self.clock.now().wall)
+                .map_err(|error| audit::chain(&error))?;
         }
         if !batch.puts.is_empty() || !batch.deletes.is_empty() {
             batch.audit_head = self.audit.head();
-            self.store.commit(&batch).map_err(|error| described(&error))?;
+            self.store.commit(&batch).map_err(|error| audit::chain(&error))?;
         }
         Ok(())
     }
-}
-
-/// The error with its causes, in one line.
-fn described(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Waits for a round, then takes what else has queued, up to `most`; and whether the queue
@@ -308,7 +299,7 @@ fn take_snapshots(store: &dyn LeaseStore, stopped: &mpsc::Receiver<Stop>, every:
         let stats = store.stats();
         let changed = stats.sequence > stats.snapshot_sequence;
         if changed && let Err(error) = store.snapshot() {
-            tracing::error!(error = described(&error), "no snapshot could be taken");
+            tracing::error!(error = audit::chain(&error), "no snapshot could be taken");
         }
         if stop.is_some() {
             return;

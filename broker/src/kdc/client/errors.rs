@@ -3,6 +3,7 @@
 use krb_proto::Principal;
 
 use crate::{
+    audit,
     kdc::{KdcError, gate::Lane},
     krb5::{exchange::ExchangeError, transport::TransportError},
 };
@@ -78,20 +79,13 @@ fn kdc_error(error: ExchangeError, verdict: Verdict, kdc: &str, client: &Princip
         ExchangeError::UnknownClient { .. } => KdcError::Unknown { principal },
         ExchangeError::UnknownServer { server } => KdcError::Unknown { principal: server },
         ExchangeError::Refused { .. } => KdcError::Refused { principal, detail: error.to_string() },
-        other if verdict == Verdict::Absent => {
-            KdcError::Unavailable { server: kdc.to_owned(), principal, detail: chain(&other) }
+        other if verdict == Verdict::Absent => KdcError::Unavailable {
+            server: kdc.to_owned(),
+            principal,
+            detail: audit::chain(&other),
+        },
+        other => {
+            KdcError::Failed { operation: "a ticket", principal, detail: audit::chain(&other) }
         }
-        other => KdcError::Failed { operation: "a ticket", principal, detail: chain(&other) },
     }
-}
-
-/// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
