@@ -12,7 +12,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 dest=$root/target/packages
 libraries='libkrb5-3 libgssapi-krb5-2 libkadm5clnt-mit12 libkadm5srv-mit12 libkdb5-10 libgssrpc4
     libverto1 libverto-libev1 libev4'
-unpacked='krb5-kdc krb5-admin-server krb5-user krb5-gss-samples krb5-kpropd'
+unpacked='krb5-kdc krb5-admin-server krb5-user krb5-gss-samples krb5-kpropd krb5-multidev'
 
 say() { echo "tests/packages.sh: $*" >&2; }
 fail() { say "$*"; exit 1; }
