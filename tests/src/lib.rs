@@ -7,4 +7,5 @@ pub mod demo;
 pub mod fuzz;
 pub mod handshakes;
 pub mod realm;
+pub mod torture;
 pub mod world;
