@@ -8,11 +8,21 @@ use std::{
 use krb_broker::krb5::keytab::{self, KeytabEntry};
 use krb_proto::v1::{GetStatusRequest, Lease, LeaseState, ListLeasesRequest};
 
-use super::place::{Place, Slot};
 use crate::{
     realm::{Realm, RealmError},
-    world::{TSFOO, World, WorldError, api::Api, node::Node},
+    world::{TSFOO, World, WorldError, api::Api, node::Node, pods::Pod},
 };
+
+/// A pod's volume as its kubelet sees it.
+#[derive(Clone, Copy)]
+pub struct Volume<'a> {
+    /// Where the pod is.
+    pub node: &'a Node,
+    /// The pod; one of TSFOO's.
+    pub pod: &'a Pod,
+    /// Whether its mount has succeeded, and no unmount was asked for since.
+    pub is_mounted: bool,
+}
 
 /// What is not as it must be.
 #[derive(Clone, Debug, Default)]
@@ -23,20 +33,25 @@ pub struct Findings {
     pub differences: Vec<String>,
 }
 
-/// A key as it is compared: its principal, kvno, enctype, and the key itself.
-type KeysOf = BTreeMap<String, BTreeMap<u32, BTreeSet<(i32, Vec<u8>)>>>;
+/// A principal's keys by kvno: of each the enctype's number, and the key itself.
+type Keysets = BTreeMap<u32, BTreeSet<(i32, Vec<u8>)>>;
+/// Keys by principal.
+type KeysOf = BTreeMap<String, Keysets>;
 
 /// Looks whether everything is at rest: what is mounted has a live lease, nothing else has, and
 /// no key is on its way. Says what it waits for.
-pub(super) async fn unrest(api: &Api, places: &[&Place]) -> Result<Option<String>, tonic::Status> {
+///
+/// # Errors
+/// When the broker does not answer.
+pub async fn unrest(api: &Api, volumes: &[Volume<'_>]) -> Result<Option<String>, tonic::Status> {
     let leases = live_leases(api).await?;
-    let slots = || places.iter().flat_map(|place| &place.slots);
-    for slot in slots() {
-        let states = states_of(&leases, slot);
-        let expected: &[LeaseState] = if slot.is_mounted { &[LeaseState::Active] } else { &[] };
+    for Volume { pod, is_mounted, .. } in volumes {
+        let of_pod = leases.iter().filter(|lease| is_of(lease, pod));
+        let states: Vec<LeaseState> = of_pod.map(Lease::state).collect();
+        let expected: &[LeaseState] = if *is_mounted { &[LeaseState::Active] } else { &[] };
         if states != expected {
-            let mounted = if slot.is_mounted { "is mounted" } else { "is not mounted" };
-            return Ok(Some(format!("{} {mounted}, its leases are {states:?}", slot.pod.name)));
+            let mounted = if *is_mounted { "is mounted" } else { "is not mounted" };
+            return Ok(Some(format!("{} {mounted}, its live leases are {states:?}", pod.name)));
         }
     }
     let status = api.status().get_status(GetStatusRequest {}).await?.into_inner();
@@ -45,21 +60,19 @@ pub(super) async fn unrest(api: &Api, places: &[&Place]) -> Result<Option<String
 }
 
 /// Compares everything. To be asked when there is no [`unrest`], or no end of it.
-pub(super) async fn compare(world: &World, places: &[&Place]) -> Result<Findings, WorldError> {
+///
+/// # Errors
+/// When the broker does not answer, or the KDC's keys can't be read.
+pub async fn compare(world: &World, volumes: &[Volume<'_>]) -> Result<Findings, WorldError> {
     let api = world.operator().await?;
     let leases = live_leases(&api).await.map_err(|e| WorldError::new("listing leases", e))?;
     let at_kdc = keys_at_kdc(&world.realm)?;
     let mut findings = Findings::default();
-    for place in places {
-        for slot in place.slots.iter().filter(|slot| slot.is_mounted) {
-            let active = leases.iter().find(|lease| {
-                lease.pod.as_ref().is_some_and(|pod| pod.uid == slot.pod.uid)
-                    && lease.state() == LeaseState::Active
-            });
-            match active {
-                Some(lease) => findings.of_volume(&place.node, slot, lease, &at_kdc),
-                None => findings.lost.push(format!("{} has no live lease", slot.pod.name)),
-            }
+    for volume in volumes.iter().filter(|volume| volume.is_mounted) {
+        let is_active = |lease: &&Lease| lease.state() == LeaseState::Active;
+        match leases.iter().filter(is_active).find(|lease| is_of(lease, volume.pod)) {
+            Some(lease) => findings.of_volume(volume, lease, &at_kdc),
+            None => findings.lost.push(format!("{} has no live lease", volume.pod.name)),
         }
     }
     Ok(findings)
@@ -72,56 +85,54 @@ impl Findings {
         self.differences.extend(more.differences);
     }
 
-    fn of_volume(&mut self, node: &Node, slot: &Slot, lease: &Lease, at_kdc: &KeysOf) {
-        let pod = &slot.pod;
-        let ticket = format!("tickets/{}", TSFOO.login);
-        if node.read(pod, &ticket).is_none_or(|ticket| ticket.is_empty()) {
+    fn of_volume(&mut self, volume: &Volume<'_>, lease: &Lease, at_kdc: &KeysOf) {
+        let Volume { node, pod, .. } = volume;
+        let read = |dir: &str| node.read(pod, &format!("{dir}/{}", TSFOO.login));
+        if read("tickets").is_none_or(|ticket| ticket.is_empty()) {
             self.lost.push(format!("{} has no ticket", pod.name));
         }
-        let file = node.read(pod, &format!("keytabs/{}", TSFOO.login)).unwrap_or_default();
-        let Ok(keytab) = keytab::read(&file) else {
+        let Ok(keytab) = keytab::read(&read("keytabs").unwrap_or_default()) else {
             self.lost.push(format!("{} has no keytab", pod.name));
             return;
         };
         let mounted = keys_of(&keytab.entries);
-        for keys in &lease.keytab {
-            let (principal, kvnos) = (&keys.principal, &keys.kvnos);
-            let there = mounted.get(principal).cloned().unwrap_or_default();
-            if !there.keys().eq(kvnos) {
-                let in_file: Vec<_> = there.keys().collect();
-                self.differ(
-                    pod,
-                    format!(
-                        "{principal} has kvnos {kvnos:?} in the store and {in_file:?} in the keytab"
-                    ),
-                );
-            }
-            let (newest, kdc) = (there.last_key_value(), at_kdc.get(principal));
-            let kdc = kdc.and_then(|sets| sets.last_key_value());
-            if newest.is_none() || newest != kdc {
-                let numbers = (kdc.map(|(kvno, _)| kvno), newest.map(|(kvno, _)| kvno));
-                self.differ(pod, format!("{principal}: the KDC's key and the keytab's newest, kvnos {numbers:?}, are not the same"));
-            }
+        let names = lease.keytab.iter().map(|keys| &keys.principal);
+        if !names.collect::<BTreeSet<_>>().into_iter().eq(mounted.keys()) {
+            let what = "the lease and the keytab name different principals";
+            self.differences.push(format!("{}: {what}", pod.name));
         }
-        if lease.keytab.len() != mounted.len() {
-            self.differ(pod, "the lease and the keytab name different principals".to_owned());
+        for (principal, sets) in &mounted {
+            let in_store = lease.keytab.iter().find(|keys| keys.principal == *principal);
+            let in_store = in_store.map(|keys| keys.kvnos.as_slice()).unwrap_or_default();
+            if let Some(what) = difference(sets, in_store, at_kdc.get(principal)) {
+                self.differences.push(format!("{}: {principal}: {what}", pod.name));
+            }
         }
     }
+}
 
-    fn differ(&mut self, pod: &crate::world::pods::Pod, what: String) {
-        self.differences.push(format!("{}: {what}", pod.name));
+/// How a principal's keys in a keytab differ from the numbers in the store and from the KDC's.
+fn difference(mounted: &Keysets, in_store: &[u32], at_kdc: Option<&Keysets>) -> Option<String> {
+    let kvnos: Vec<u32> = mounted.keys().copied().collect();
+    if kvnos != in_store {
+        return Some(format!("kvnos {kvnos:?} in the keytab, {in_store:?} in the store"));
     }
+    let at_kdc = at_kdc.and_then(|sets| sets.last_key_value());
+    let newest = mounted.last_key_value();
+    let numbers = [newest, at_kdc].map(|set| set.map(|(kvno, _)| kvno));
+    (newest != at_kdc).then(|| {
+        format!("the newest key of the keytab is not the KDC's; their kvnos are {numbers:?}")
+    })
+}
+
+fn is_of(lease: &Lease, pod: &Pod) -> bool {
+    lease.pod.as_ref().is_some_and(|its| its.uid == pod.uid)
 }
 
 async fn live_leases(api: &Api) -> Result<Vec<Lease>, tonic::Status> {
     let live = [LeaseState::Pending, LeaseState::Active, LeaseState::Revoking];
     let states = live.map(i32::from).to_vec();
     api.list(ListLeasesRequest { states, page_size: 1_000, ..Default::default() }).await
-}
-
-fn states_of(leases: &[Lease], slot: &Slot) -> Vec<LeaseState> {
-    let of_slot = |lease: &&Lease| lease.pod.as_ref().is_some_and(|pod| pod.uid == slot.pod.uid);
-    leases.iter().filter(of_slot).map(Lease::state).collect()
 }
 
 /// Every key of a service that the primary KDC has.

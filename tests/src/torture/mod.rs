@@ -8,7 +8,7 @@
 //! A seed decides what is asked for and when; what it meets depends on the machine too.
 
 mod chance;
-mod check;
+pub mod check;
 mod moment;
 mod place;
 
@@ -28,9 +28,9 @@ use krb_proto::v1::GetLeaseRequest;
 use serde_json::json;
 use tokio::runtime::Runtime;
 
-pub use self::check::Findings;
 use self::{
     chance::Chance,
+    check::{Findings, Volume},
     moment::Moments,
     place::{Acknowledged, Counts, Place},
 };
@@ -244,12 +244,12 @@ impl Run<'_> {
     /// Waits until all is quiet, and compares.
     fn compare(&mut self) -> Result<(), WorldError> {
         let held: Vec<_> = self.places.iter().map(locked).collect();
-        let places: Vec<&Place> = held.iter().map(|place| &**place).collect();
+        let volumes: Vec<Volume<'_>> = held.iter().flat_map(|place| place.volumes()).collect();
         let (world, began) = (&self.world, SystemClock.now().boot);
         let found = self.runtime.block_on(async {
             let mut differences = Vec::new();
             let api = world.operator().await?;
-            while let Some(unrest) = check::unrest(&api, &places)
+            while let Some(unrest) = check::unrest(&api, &volumes)
                 .await
                 .map_err(|e| WorldError::new("asking for the status", e))?
             {
@@ -259,11 +259,11 @@ impl Run<'_> {
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            let mut findings = check::compare(world, &places).await?;
+            let mut findings = check::compare(world, &volumes).await?;
             findings.differences.extend(differences);
             Ok::<_, WorldError>(findings)
         })?;
-        let logs = places.iter().map(|place| place.node.log()).chain([world.broker.log()]);
+        let logs = held.iter().map(|place| place.node.log()).chain([world.broker.log()]);
         let panicked = logs.into_iter().find(|log| log.contains("panicked"));
         drop(held);
         self.report(found);

@@ -9,7 +9,7 @@ use std::{
 use krb_broker::clock::{Boottime, Clock as _, SystemClock};
 use rustix::process::Signal;
 
-use super::chance::Chance;
+use super::{chance::Chance, check::Volume};
 use crate::world::{WorldError, node::Node, pause, pods::Pod};
 
 /// More than three agents a minute under one name are made to wait.
@@ -35,9 +35,9 @@ impl Acknowledged {
 }
 
 /// A pod of the node, and whether its volume is mounted.
-pub(super) struct Slot {
-    pub(super) pod: Pod,
-    pub(super) is_mounted: bool,
+struct Slot {
+    pod: Pod,
+    is_mounted: bool,
 }
 
 /// What happened on a node.
@@ -65,7 +65,7 @@ impl Counts {
 /// A node, its pods, and what happens to them.
 pub(super) struct Place {
     pub(super) node: Node,
-    pub(super) slots: Vec<Slot>,
+    slots: Vec<Slot>,
     pub(super) counts: Counts,
     acknowledged: Acknowledged,
     chance: Chance,
@@ -88,15 +88,25 @@ impl Place {
     /// One thing happens, and is over when this returns: the agent runs.
     pub(super) fn act(&mut self) -> Result<(), WorldError> {
         match self.chance.below(100) {
-            0..4 => self.stun(),
-            4..6 => self.restart_agent(),
+            0..2 => self.stun(),
+            2..4 => self.restart_agent(),
             _ => self.turn_over(),
         }
     }
 
+    /// Its volumes.
+    pub(super) fn volumes(&self) -> impl Iterator<Item = Volume<'_>> {
+        let node = &self.node;
+        self.slots.iter().map(move |slot| Volume {
+            node,
+            pod: &slot.pod,
+            is_mounted: slot.is_mounted,
+        })
+    }
+
     /// How long nothing happens then.
     pub(super) fn rest(&self) -> Duration {
-        self.chance.span(10, 120)
+        self.chance.span(5, 80)
     }
 
     /// A pod starts or ends. More of them run than not.
@@ -162,7 +172,7 @@ impl Place {
 }
 
 /// The lease that a mounted volume names.
-pub(super) fn lease_on(node: &Node, pod: &Pod) -> Option<String> {
+fn lease_on(node: &Node, pod: &Pod) -> Option<String> {
     let note: serde_json::Value =
         serde_json::from_slice(&node.read(pod, "conf/lease.json")?).ok()?;
     note["lease"].as_str().map(str::to_owned)
