@@ -187,7 +187,7 @@ impl Node {
     pub fn set_patience(&self, milliseconds: u32) -> Result<(), WorldError> {
         let template = self.dir.join("agent.template");
         let text = fs::read_to_string(&template)?;
-        write(&template, &text.replace("fill_ms = 20000", &format!("fill_ms = {milliseconds}")))
+        write(&template, &text.replace("fill = \"20s\"", &format!("fill = \"{milliseconds}ms\"")))
     }
 
     fn config(&self) -> PathBuf {
