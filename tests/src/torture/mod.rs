@@ -122,6 +122,7 @@ pub fn run(plan: Plan, tell: &mut dyn FnMut(String)) -> Result<Verdict, WorldErr
         chance: Chance::new(plan.seed, 0),
         began: SystemClock.now().boot,
         kills: 0,
+        compared: 0,
         findings: Findings::default(),
         tell,
     };
@@ -165,6 +166,8 @@ struct Run<'a> {
     chance: Chance,
     began: Boottime,
     kills: u32,
+    /// How many there had been at the last comparison.
+    compared: u32,
     findings: Findings,
     tell: &'a mut dyn FnMut(String),
 }
@@ -189,12 +192,11 @@ impl Run<'_> {
     fn carry_out(&mut self) -> Result<(), WorldError> {
         while self.kills < self.plan.kills && self.elapsed() < self.plan.time {
             self.strike()?;
-            let round_is_over = self.kills.is_multiple_of(KILLS_IN_A_ROUND);
-            if round_is_over && self.kills < self.plan.kills && self.elapsed() < self.plan.time {
+            if self.kills >= self.compared + KILLS_IN_A_ROUND {
                 self.compare()?;
             }
         }
-        self.compare()
+        if self.kills > self.compared { self.compare() } else { Ok(()) }
     }
 
     fn elapsed(&self) -> Duration {
@@ -243,6 +245,7 @@ impl Run<'_> {
 
     /// Waits until all is quiet, and compares.
     fn compare(&mut self) -> Result<(), WorldError> {
+        self.compared = self.kills;
         let held: Vec<_> = self.places.iter().map(locked).collect();
         let volumes: Vec<Volume<'_>> = held.iter().flat_map(|place| place.volumes()).collect();
         let (world, began) = (&self.world, SystemClock.now().boot);
