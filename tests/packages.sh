@@ -1,7 +1,7 @@
 #!/bin/sh
 # Brings the Debian packages that the real-realm tests use.
 #
-# The shared libraries are installed. The daemons and tools (krb5kdc, kadmind, kinit, ...) are only
+# The shared libraries are installed, and `ip` where there is none. The daemons and tools (krb5kdc, kadmind, kinit, ...) are only
 # unpacked, under target/packages/, so that the system gets no KDC, no service and no /etc/krb5.conf.
 #
 # Needs Debian 12 (or alike) with apt. Needs root only while a library is missing or the package
@@ -24,6 +24,7 @@ missing_libraries() {
             *) echo "$package" ;;
         esac
     done
+    command -v ip >/dev/null || echo iproute2 # nodes with a network of their own
 }
 
 missing_unpacked() {
