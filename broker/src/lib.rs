@@ -59,7 +59,10 @@ use crate::{
     entitlement::policy::Policy,
     issue::Issuer,
     kdc::{Kdc, client::RealmClient, gate::Gate, mit::MitAdmin},
-    keys::walker::{Parts, Walker},
+    keys::{
+        walk::WalkRules,
+        walker::{Parts, Walker},
+    },
     ledger::book::Book,
     material::Pusher,
     pods::file::FilePods,
@@ -134,7 +137,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         pusher: pusher.clone(),
         entropy: entropy.clone(),
         enctypes: config.realm.enctypes.clone(),
-        times: config.realm.walk,
+        rules: WalkRules { times: config.realm.walk, schedule: config.keys.schedule.clone() },
         realm_checked: realm_checked.clone(),
     };
     let walker = Walker::new(parts, tasks.clone(), stopping.clone());

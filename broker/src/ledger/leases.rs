@@ -231,29 +231,6 @@ impl Ledger {
         lease.tickets.iter().filter_map(|ticket| endtime(&ticket.login)).max()
     }
 
-    /// Leases that are being revoked and whose keys have all been replaced become Revoked.
-    pub fn finish_revoking(&mut self, principal: &Principal) -> Vec<LeaseId> {
-        let ids: Vec<LeaseId> =
-            self.by_principal.get(principal).into_iter().flatten().copied().collect();
-        ids.into_iter().filter(|id| self.finish_revoking_one(id)).collect()
-    }
-
-    pub(super) fn finish_revoking_one(&mut self, id: &LeaseId) -> bool {
-        let Some(lease) = self.leases.get(id) else { return false };
-        let recipient = (lease.holder.node.clone(), lease.generation);
-        let replaced = |principal: &Principal| {
-            self.principals.get(principal).is_none_or(|known| known.is_replaced_for(&recipient))
-        };
-        if lease.state != LeaseState::Revoking || !lease.principals.iter().all(replaced) {
-            return false;
-        }
-        let reason = lease.reason.clone();
-        let Some(lease) = self.leases.get_mut(id) else { return false };
-        lease.revoked(&reason);
-        self.touched.insert(Touched::Lease(*id));
-        true
-    }
-
     /// Until when anything that the lease handed out can be misused.
     pub fn exposure(&self, lease: &Lease, clock_skew: std::time::Duration) -> Exposure {
         let endtime = match &lease.end {

@@ -5,7 +5,8 @@
 //! under the same lock, so that the store sees the changes in the order in which they
 //! were made.
 //!
-//! - [`leases`], [`sessions`], [`principals`]: what may happen to each.
+//! - [`leases`], [`sessions`], [`principals`]: what may happen to each. - [`walks`]: the steps of
+//!   keys. - [`revoking`]: what is taken away.
 //! - [`query`]: what operators ask. - [`record`]: how it is stored.
 
 use std::{
@@ -29,7 +30,9 @@ pub mod leases;
 pub mod principals;
 pub mod query;
 pub mod record;
+pub mod revoking;
 pub mod sessions;
+pub mod walks;
 
 #[cfg(test)]
 mod tests;
@@ -61,6 +64,8 @@ pub struct Ledger {
 
     /// Why keys are not replaced now: the store came up with less than was once committed.
     recovery: Option<String>,
+    /// Why the wall clock can't be relied on.
+    clock_fault: Option<String>,
 
     touched: BTreeSet<Touched>,
 }
@@ -135,6 +140,7 @@ impl Ledger {
             unclaimed: HashMap::new(),
             waits: HashMap::new(),
             recovery: None,
+            clock_fault: None,
             touched: BTreeSet::new(),
         }
     }
@@ -163,6 +169,16 @@ impl Ledger {
     pub fn set_recovery(&mut self, why: Option<String>) {
         self.recovery = why;
         self.touched.insert(Touched::Recovery);
+    }
+
+    /// Why the broker's wall clock can't be relied on; `None` when it can.
+    pub fn clock_fault(&self) -> Option<&str> {
+        self.clock_fault.as_deref()
+    }
+
+    /// Says that the wall clock can't be relied on, or can again. Not stored.
+    pub fn set_clock_fault(&mut self, why: Option<String>) {
+        self.clock_fault = why;
     }
 
     /// Accounts whose tickets live leases have.

@@ -52,7 +52,7 @@ fn world() -> World {
         pusher,
         entropy,
         enctypes: vec![Enctype::Aes256Sha1],
-        times: WalkTimes::default(),
+        rules: WalkRules::default(),
         realm_checked: checked.clone(),
     };
     let walker = Walker::new(parts, TaskTracker::new(), CancellationToken::new());
@@ -74,6 +74,7 @@ impl World {
                 principal: self.service.clone(),
                 client: false,
                 shared: false,
+                of_pod: false,
             }],
             tickets: Vec::new(),
             limits: Limits { leases: 9, principals: 9, new_principals_per_hour: 9, weight: 1 },
