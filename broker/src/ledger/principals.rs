@@ -70,7 +70,7 @@ impl Ledger {
             if self.principals.contains_key(&granted.principal) {
                 continue;
             }
-            let attributes = Attributes { max_life, client: granted.client };
+            let attributes = Attributes::service(max_life, granted.client);
             let managed = ManagedPrincipal::new(
                 granted.principal.clone(),
                 grant.account.clone(),

@@ -95,6 +95,8 @@ pub struct Principal {
     /// Until when each pruned kvno can be misused, milliseconds since 1970.
     #[prost(btree_map = "uint32, uint64", tag = "7")]
     pub pruned: BTreeMap<u32, u64>,
+    #[prost(bool, tag = "31")]
+    pub role_account: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
