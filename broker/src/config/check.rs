@@ -99,7 +99,10 @@ impl Checker<'_> {
         match span.filter(|span| !span.is_zero()) {
             Some(span) => span,
             None => {
-                self.add(field, format!("{text:?} is not a time span such as 10s, 4h, 30d or 500ms"));
+                self.add(
+                    field,
+                    format!("{text:?} is not a time span such as 10s, 4h, 30d or 500ms"),
+                );
                 default
             }
         }

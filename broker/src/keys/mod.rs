@@ -32,7 +32,10 @@ use std::{
 
 use krb_proto::{Generation, Kvno, NodeName, Principal};
 
-use self::{due::Debt, standing::{Standing, SwitchedOff}};
+use self::{
+    due::Debt,
+    standing::{Standing, SwitchedOff},
+};
 use crate::{entitlement::Login, kdc::Attributes, krb5::key::Keyset, lease::Exposure};
 
 /// Readers with 8 bits see another key above this.

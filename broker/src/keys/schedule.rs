@@ -102,7 +102,7 @@ mod tests {
             "HTTP/web-0@R".parse().unwrap(),
             "tsfoo".parse().unwrap(),
             false,
-            crate::kdc::Attributes { max_life: every, client: false },
+            crate::kdc::Attributes::service(every, false),
             UNIX_EPOCH,
         );
         assert_eq!(schedule.at(&managed), None, "it has no key yet");

@@ -68,11 +68,13 @@ impl ManagedPrincipal {
             let comes_back = self.standing != Standing::InUse && self.current().is_some();
             return comes_back.then_some(Step::Return);
         };
-        let given_up = |held: &&super::Held| {
-            matches!(held.phase, Phase::Pending | Phase::Distributing)
-        };
+        let given_up =
+            |held: &&super::Held| matches!(held.phase, Phase::Pending | Phase::Distributing);
         if let Some(held) = self.keysets.values().find(given_up) {
-            return Some(Step::Burn { kvno: held.keyset.kvno, why: super::walk::Burnt::SwitchedOff });
+            return Some(Step::Burn {
+                kvno: held.keyset.kvno,
+                why: super::walk::Burnt::SwitchedOff,
+            });
         }
         Some(match self.standing {
             Standing::Off(how) if how == wanted => self.step_of_the_retired(view),

@@ -12,7 +12,12 @@ use std::{
 
 use krb_proto::{Kvno, LeaseId};
 
-use super::{Held, ManagedPrincipal, Phase, Recipient, due::{Begins, Kind}, schedule::Schedule, standing::{Off, Standing}};
+use super::{
+    Held, ManagedPrincipal, Phase, Recipient,
+    due::{Begins, Kind},
+    schedule::Schedule,
+    standing::{Off, Standing},
+};
 use crate::clock::rfc3339;
 
 /// The spans of a walk.
@@ -381,7 +386,10 @@ impl ManagedPrincipal {
         let kvno = held.keyset.kvno;
         let from = lacking(&view.holders, |has| !has.contains(&kvno));
         if !from.is_empty() {
-            return Step::Wait { until: view.now + ASK_AGAIN, what: Waiting::Removal { kvno, from } };
+            return Step::Wait {
+                until: view.now + ASK_AGAIN,
+                what: Waiting::Removal { kvno, from },
+            };
         }
         // Forged tickets were good for any holder until now; a ticket that was got with it as a
         // client lives as long as the KDC let it when it still took the key.

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     audit::{self, Actor, Event, Record},
     clock::Entropy,
-    kdc::{Kdc, KdcError, KeyAdmin},
+    kdc::{Kdc, KdcError, KeyAdmin, gate::Class},
     krb5::key::{Enctype, Keyset},
     ledger::{
         Ledger,
@@ -312,7 +312,7 @@ impl Walker {
         turn: &mut Turn,
     ) -> Result<(), WalkError> {
         let kdc = |source| WalkError::Kdc { principal: principal.clone(), source };
-        let at_kdc = self.0.admin.inspect(principal).await.map_err(kdc)?;
+        let at_kdc = self.admin(principal).inspect(principal).await.map_err(kdc)?;
         let found = at_kdc.as_ref().and_then(|state| state.kvno);
         if let Some(found) = found {
             // It is somebody else's, or ours of a store that is gone: an operator must say.
@@ -379,7 +379,9 @@ impl Walker {
         let (awaited, from) = match what {
             Waiting::Acknowledgements { kvno, from } => (Awaited::Has(kvno), from),
             Waiting::Removal { kvno, from } => (Awaited::Lacks(kvno), from),
-            Waiting::Tickets { kvno } => (Awaited::Has(kvno), Vec::new()),
+            Waiting::Tickets { .. } | Waiting::Turn { .. } | Waiting::Clock => {
+                return Ok(Took::Nothing(self.until(until)));
+            }
         };
         let now = self.0.book.now().wall;
         let lately = |at: &SystemTime| now.duration_since(*at).is_ok_and(|age| age < ASK_AGAIN);
@@ -396,7 +398,28 @@ impl Walker {
             let pushed = self.push(principal, &owed).await?;
             turn.pushed.extend(pushed.into_iter().map(|(id, stream)| ((awaited, id, stream), now)));
         }
-        Ok(Took::Nothing(until.duration_since(now).unwrap_or_default().max(LOOK_AGAIN.0)))
+        Ok(Took::Nothing(self.until(until)))
+    }
+
+    fn until(&self, until: SystemTime) -> Duration {
+        until.duration_since(self.0.book.now().wall).unwrap_or_default().max(LOOK_AGAIN.0)
+    }
+
+    /// What the principal's requests count as at the gate.
+    fn class(&self, principal: &Principal) -> Class {
+        let now = self.0.book.now().wall;
+        self.0.book.read(|ledger| {
+            let first = ledger.principal(principal).is_some_and(|p| p.current().is_none());
+            match ledger.due(principal, now, &self.0.rules) {
+                _ if first => Class::PodStart,
+                Some(Kind::Revocation | Kind::Emergency) => Class::Revocation,
+                _ => Class::Rotation,
+            }
+        })
+    }
+
+    fn admin(&self, principal: &Principal) -> Arc<dyn KeyAdmin> {
+        self.0.admin.for_class(self.class(principal))
     }
 
     async fn push_all(&self, principal: &Principal) -> Result<(), WalkError> {
@@ -481,7 +504,9 @@ fn line_of(step: &Step) -> Option<Record> {
         Step::Overdue { kvno, without, .. } => {
             of(Event::KeyOverdue, kvno).detail(&missing(without))
         }
-        Step::Activate { kvno, without } => of(Event::KeyActivating, kvno).detail(&missing(without)),
+        Step::Activate { kvno, without } => {
+            of(Event::KeyActivating, kvno).detail(&missing(without))
+        }
         Step::Burn { kvno, why } => of(Event::KeyBurnt, kvno).detail(&why.to_string()),
         Step::Drop(kvno) => of(Event::KeyDropping, kvno),
         Step::Prune { kvno, exposed_until } => {

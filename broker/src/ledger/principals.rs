@@ -77,7 +77,7 @@ impl Ledger {
                 }
                 continue;
             }
-            let attributes = Attributes { max_life, client: granted.client };
+            let attributes = Attributes::service(max_life, granted.client);
             let mut managed = ManagedPrincipal::new(
                 granted.principal.clone(),
                 grant.account.clone(),

@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     clock::{Clock, SeededEntropy, TestClock},
     entitlement::{Grant, GrantedPrincipal, GrantedTicket, Limits},
-    keys::Phase,
+    keys::{Phase, walk::Step},
     krb5::key::{Enctype, Keyset},
     lease::{Exposure, Holder, LeaseState},
     ledger::{query::LeaseFilter, sessions::Change},
@@ -46,7 +46,12 @@ fn grant(account: &str, services: &[u8], ticket: bool) -> Grant {
         keytab_gid: None,
         principals: services
             .iter()
-            .map(|n| GrantedPrincipal { principal: principal(*n), client: false, shared: false, of_pod: false })
+            .map(|n| GrantedPrincipal {
+                principal: principal(*n),
+                client: false,
+                shared: false,
+                of_pod: false,
+            })
             .collect(),
         tickets: ticket.then_some(GrantedTicket { login, client }).into_iter().collect(),
         limits: Limits { leases: 50, principals: 3, new_principals_per_hour: 3, weight: 1 },
@@ -116,6 +121,11 @@ impl World {
         let activate = Step::Activate { kvno, without: Vec::new() };
         self.ledger.take_step(principal, &activate, now);
         self.ledger.became_current(principal, kvno, now);
+    }
+
+    fn prune(&mut self, n: u8, kvno: Kvno, exposed_until: SystemTime) {
+        let now = self.wall();
+        self.ledger.take_step(&principal(n), &Step::Prune { kvno, exposed_until }, now);
     }
 
     fn state(&self, id: &LeaseId) -> LeaseState {

@@ -18,7 +18,7 @@ fn principal() -> ManagedPrincipal {
         "HTTP/web.tsfoo.svc.cluster.local@EXAMPLE.COM".parse().unwrap(),
         "tsfoo".parse().unwrap(),
         false,
-        Attributes { max_life: MAX_LIFE, client: false },
+        Attributes::service(MAX_LIFE, false),
         UNIX_EPOCH,
     )
 }

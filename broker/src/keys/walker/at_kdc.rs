@@ -11,7 +11,7 @@ use krb_proto::{Kvno, Principal};
 use super::{LOOK_AGAIN, Took, Turn, WalkError, Walker};
 use crate::{
     audit::{Actor, Event, Record},
-    kdc::{Attributes, KdcError},
+    kdc::{AccountKeys, Attributes, KdcError},
     keys::{
         propagation::Setting,
         standing::{Off, Standing},
@@ -46,7 +46,13 @@ impl Walker {
         }
         // A first key was verified at kadmin; nobody can have tickets under another.
         if !first {
-            let seen = self.0.kdc.observe(principal).await;
+            let kdc = self.0.kdc.for_class(self.class(principal));
+            let seen = if attributes.is_role_account() {
+                let keysets = vec![keyset];
+                kdc.observe_account(&AccountKeys { client: principal.clone(), keysets }).await
+            } else {
+                kdc.observe(principal).await
+            };
             let now = self.0.book.now().boot;
             let propagation = self.times().kdc_propagation;
             let lags = turn.set.as_mut().map(|setting| setting.lags(&seen, now, propagation));
@@ -74,7 +80,7 @@ impl Walker {
     ) -> Result<(), WalkError> {
         let failed = |source| WalkError::Kdc { principal: principal.clone(), source };
         self.realm_must_be_checked(principal)?;
-        let admin = &self.0.admin;
+        let admin = self.admin(principal);
         let (ours, standing) = self.0.book.read(|ledger| {
             let managed = ledger.principal(principal);
             managed.map_or((false, Standing::InUse), |known| (known.ours, known.standing))
@@ -118,9 +124,10 @@ impl Walker {
         self.realm_must_be_checked(principal)?;
         let made = self.0.book.read(|ledger| ledger.principal(principal).is_some_and(|p| p.ours));
         if made {
+            let admin = self.admin(principal);
             match how {
-                Off::Disabled => self.0.admin.set_disabled(principal, true).await,
-                Off::Deleted => self.0.admin.delete(principal).await,
+                Off::Disabled => admin.set_disabled(principal, true).await,
+                Off::Deleted => admin.delete(principal).await,
             }
             .map_err(failed)?;
         }

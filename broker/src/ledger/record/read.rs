@@ -108,9 +108,11 @@ fn one(
 
 fn principal(name: &[u8], value: &[u8]) -> Read<ManagedPrincipal> {
     let stored: wire::Principal = decode(value)?;
-    let attributes = Attributes {
-        max_life: Duration::from_millis(stored.max_life_millis),
-        client: stored.client,
+    let max_life = Duration::from_millis(stored.max_life_millis);
+    let attributes = if stored.role_account {
+        Attributes::role_account(max_life)
+    } else {
+        Attributes::service(max_life, stored.client)
     };
     let made_at = from_unix_millis(stored.made_at);
     let owner = parsed(&stored.owner)?;

@@ -111,6 +111,8 @@ pub struct Principal {
     pub given_up_at: Option<u64>,
     #[prost(uint64, optional, tag = "15")]
     pub idle_since: Option<u64>,
+    #[prost(bool, tag = "31")]
+    pub role_account: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]

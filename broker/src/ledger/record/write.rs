@@ -110,6 +110,7 @@ fn of_principal(managed: &ManagedPrincipal) -> wire::Principal {
         shared: managed.shared,
         max_life_millis: u64::try_from(millis).unwrap_or(u64::MAX),
         client: managed.attributes.client,
+        role_account: managed.attributes.is_role_account(),
         made_at: unix_millis(managed.made_at),
         high_water: managed.high_water.0,
         pruned: managed.pruned.iter().map(|(kvno, at)| (kvno.0, unix_millis(*at))).collect(),
