@@ -37,6 +37,7 @@ pub mod lease;
 pub mod ledger;
 pub mod material;
 pub mod pods;
+pub mod revocation;
 pub mod session;
 mod start;
 pub mod store;

@@ -52,6 +52,8 @@ words! {
         LeaseRevoking = "lease.revoking",
         /// They have been replaced.
         LeaseRevoked = "lease.revoked",
+        /// An operator took leases away.
+        RevocationAsked = "revocation.asked",
         /// A lease reached its entitlement's hard end.
         LeaseExpired = "lease.expired",
         /// A role account's ticket was fetched anew.

@@ -223,7 +223,8 @@ impl Ledger {
         End { at: now, kvnos, ticket_endtime: self.latest_endtime(lease) }
     }
 
-    fn latest_endtime(&self, lease: &Lease) -> Option<SystemTime> {
+    /// The latest endtime of any ticket that the lease may have been given.
+    pub fn latest_endtime(&self, lease: &Lease) -> Option<SystemTime> {
         if lease.state == LeaseState::Pending {
             return None;
         }
