@@ -49,6 +49,12 @@ impl Ledger {
         ids.into_iter().flatten().filter(|id| self.is_active(id)).copied().collect()
     }
 
+    /// Whether a live lease names the principal.
+    pub fn is_named(&self, principal: &Principal) -> bool {
+        let ids = self.by_principal.get(principal);
+        ids.into_iter().flatten().any(|id| self.leases.get(id).is_some_and(Lease::is_live))
+    }
+
     /// Whether the holder has material under the lease.
     pub fn is_active(&self, id: &LeaseId) -> bool {
         self.leases.get(id).is_some_and(|lease| lease.state == LeaseState::Active)
@@ -324,6 +330,7 @@ impl Ledger {
             }
         }
         self.touched.insert(Touched::Lease(*id));
+        self.forgotten.push(lease);
     }
 
     /// Whether the stream is the one of the lease's node that counts.

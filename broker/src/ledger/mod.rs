@@ -26,6 +26,7 @@ use crate::{
 };
 
 pub mod book;
+pub mod feed;
 pub mod leases;
 pub mod principals;
 pub mod query;
@@ -68,6 +69,8 @@ pub struct Ledger {
     clock_fault: Option<String>,
 
     touched: BTreeSet<Touched>,
+    /// Leases that are no longer listed, until somebody is told.
+    forgotten: Vec<Lease>,
 }
 
 /// What a holder has, by its own word on the stream that it was pushed on.
@@ -142,6 +145,7 @@ impl Ledger {
             recovery: None,
             clock_fault: None,
             touched: BTreeSet::new(),
+            forgotten: Vec::new(),
         }
     }
 
@@ -158,6 +162,18 @@ impl Ledger {
     /// What was touched since this was last asked.
     pub fn take_touched(&mut self) -> BTreeSet<Touched> {
         std::mem::take(&mut self.touched)
+    }
+
+    /// The leases that were touched since [`Self::take_touched`], and whether each is forgotten.
+    pub(crate) fn changed_leases(&mut self) -> Vec<(Lease, bool)> {
+        let lease = |touched: &Touched| match touched {
+            Touched::Lease(id) => self.leases.get(id).cloned(),
+            _ => None,
+        };
+        let mut changed: Vec<(Lease, bool)> =
+            self.touched.iter().filter_map(lease).map(|lease| (lease, false)).collect();
+        changed.extend(self.forgotten.drain(..).map(|lease| (lease, true)));
+        changed
     }
 
     /// Why the broker is in recovery; `None` when it is not.

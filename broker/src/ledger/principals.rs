@@ -6,7 +6,7 @@ use krb_proto::{Principal, reason::Reason};
 
 use super::{Ledger, Touched, leases::limit_of_principals};
 use crate::{
-    entitlement::{Denial, Grant, GrantedPrincipal},
+    entitlement::{Denial, Grant, GrantedPrincipal, Login},
     kdc::Attributes,
     keys::{
         ManagedPrincipal, Recipient,
@@ -35,7 +35,10 @@ impl Ledger {
 
     /// Whether the account may have these principals: none is another's, and the new ones
     /// keep within its limits.
-    pub(super) fn check_principals(&self, grant: &Grant, now: SystemTime) -> Result<(), Denial> {
+    ///
+    /// # Errors
+    /// The first rule that is missing.
+    pub fn check_principals(&self, grant: &Grant, now: SystemTime) -> Result<(), Denial> {
         let mut new = 0_u32;
         for granted in &grant.principals {
             match self.principals.get(&granted.principal) {
@@ -89,6 +92,32 @@ impl Ledger {
             self.principals.insert(granted.principal.clone(), managed);
             self.touched.insert(Touched::Principal(granted.principal.clone()));
         }
+    }
+
+    /// An administrator gives a principal to the broker. False when it is the broker's already,
+    /// or another account's.
+    pub fn adopt(
+        &mut self,
+        principal: &Principal,
+        account: &Login,
+        shared: bool,
+        attributes: Attributes,
+        now: SystemTime,
+    ) -> bool {
+        if let Some(known) = self.principals.get(principal) {
+            // a pod that asked before has made it the account's
+            let may_be = !known.ours && known.owner == *account;
+            if may_be {
+                self.is_ours_now(principal);
+            }
+            return may_be;
+        }
+        let mut managed =
+            ManagedPrincipal::new(principal.clone(), account.clone(), shared, attributes, now);
+        managed.ours = true;
+        self.principals.insert(principal.clone(), managed);
+        self.touched.insert(Touched::Principal(principal.clone()));
+        true
     }
 
     pub(super) fn insert_principal(&mut self, managed: ManagedPrincipal) {

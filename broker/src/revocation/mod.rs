@@ -63,7 +63,12 @@ impl Target {
         let mut filter = LeaseFilter::default();
         match self {
             Self::Lease(id) => {
-                return ledger.lease(id).filter(|l| l.is_live()).map(|l| l.id).into_iter().collect();
+                return ledger
+                    .lease(id)
+                    .filter(|l| l.is_live())
+                    .map(|l| l.id)
+                    .into_iter()
+                    .collect();
             }
             Self::Pod(uid) => return ledger.live_of_pod(uid),
             Self::Node(node) => return ledger.live_on(node),
@@ -78,7 +83,9 @@ impl Target {
     pub fn principals(&self, ledger: &Ledger) -> BTreeSet<Principal> {
         match self {
             Self::Node(node) => ledger.principals_given_to(node),
-            Self::Principal(name) => ledger.principal(name).map(|_| name.clone()).into_iter().collect(),
+            Self::Principal(name) => {
+                ledger.principal(name).map(|_| name.clone()).into_iter().collect()
+            }
             _ => BTreeSet::new(),
         }
     }
@@ -125,24 +132,26 @@ impl Revoker {
     /// When it can't be recorded: nothing has happened then.
     pub async fn revoke(&self, asked: &Revocation) -> Result<Plan, CommitError> {
         let rules = self.walker.rules();
-        let (plan, hit) = self
-            .book
-            .commit(|ledger, lines, now| {
-                let plan = plan::of(ledger, asked, now.wall, rules);
-                let detail = format!("{} ({:?}): {}", asked.target, asked.how, asked.reason);
-                let line = Record::new(Event::RevocationAsked, asked.by.clone());
-                lines.push(line.detail(&detail));
-                let hit = revoke(ledger, asked, now.wall);
-                let lease = |id| ledger.lease(id);
-                lines.extend(hit.leases.iter().filter_map(lease).map(|lease| {
-                    audit::of_lease(Event::LeaseRevoking, asked.by.clone(), lease)
-                }));
-                lines.extend(hit.revoked.iter().filter_map(lease).map(|lease| {
-                    audit::of_lease(Event::LeaseRevoked, Actor::Broker, lease)
-                }));
-                (plan, hit)
-            })
-            .await?;
+        let (plan, hit) =
+            self.book
+                .commit(|ledger, lines, now| {
+                    let plan = plan::of(ledger, asked, now.wall, rules);
+                    let detail = format!("{} ({:?}): {}", asked.target, asked.how, asked.reason);
+                    let line = Record::new(Event::RevocationAsked, asked.by.clone());
+                    lines.push(line.detail(&detail));
+                    let hit = revoke(ledger, asked, now.wall);
+                    let lease = |id| ledger.lease(id);
+                    lines.extend(hit.leases.iter().filter_map(lease).map(|lease| {
+                        audit::of_lease(Event::LeaseRevoking, asked.by.clone(), lease)
+                    }));
+                    lines.extend(
+                        hit.revoked.iter().filter_map(lease).map(|lease| {
+                            audit::of_lease(Event::LeaseRevoked, Actor::Broker, lease)
+                        }),
+                    );
+                    (plan, hit)
+                })
+                .await?;
         let ended: Vec<Lease> = self
             .book
             .read(|ledger| hit.leases.iter().filter_map(|id| ledger.lease(id).cloned()).collect());
