@@ -88,6 +88,30 @@ impl Issuer {
         outcome
     }
 
+    /// Decides as for an issue, for the node that the pod is bound to unless another is named.
+    /// Nothing is granted or recorded.
+    ///
+    /// # Errors
+    /// The first rule that is missing, or why the pod can't be looked up.
+    pub async fn explain(
+        &self,
+        node: Option<NodeName>,
+        pod: &PodUid,
+        volume: &VolumeName,
+    ) -> Result<Grant, IssueError> {
+        let mut seen = self.sight(pod).await?;
+        seen.finished |= self.book.read(|ledger| ledger.is_finished(pod));
+        let node = node.unwrap_or_else(|| seen.node.clone());
+        let grant = self.policy.decide(&seen, &node, volume)?;
+        self.book.read(|ledger| {
+            ledger
+                .check_pin(&seen.pod.namespace, &seen.namespace_uid)
+                .map_err(|pin| namespace_changed(&seen, &pin.uid))?;
+            ledger.check_principals(&grant, self.book.now().wall)
+        })?;
+        Ok(grant)
+    }
+
     async fn try_issue(&self, request: &Request, deadline: Instant) -> Result<Issued, IssueError> {
         self.check_session(request)?;
         let pod = self.confirm(request).await?; // it runs where the caller is
@@ -129,22 +153,25 @@ impl Issuer {
 
     /// Looks the pod up: it is there, on the calling node, and was never seen finished.
     async fn confirm(&self, request: &Request) -> Result<Pod, IssueError> {
-        let sighting = self.pods.look(&request.pod).await;
-        let sighting =
-            sighting.map_err(|source| IssueError::Pods { pod: request.pod.clone(), source })?;
-        let mut pod = match sighting {
-            Sighting::Here(pod) => *pod,
-            Sighting::Gone => return Err(Denial::pod_unknown("no pod has this uid").into()),
-            Sighting::Missing => return Err(Denial::pod_unknown("the pod is missing now").into()),
-            Sighting::Unstamped { what } => {
-                return Err(Denial::pod_unknown(format!("the pod object has no {what}")).into());
-            }
-        };
+        let mut pod = self.sight(&request.pod).await?;
         if pod.node == request.node && pod.finished {
             self.book.commit(|ledger, _, now| ledger.pod_finished(&request.pod, now.wall)).await?;
         }
         pod.finished |= self.book.read(|ledger| ledger.is_finished(&request.pod));
         Ok(pod)
+    }
+
+    async fn sight(&self, uid: &PodUid) -> Result<Pod, IssueError> {
+        let sighting = self.pods.look(uid).await;
+        let sighting = sighting.map_err(|source| IssueError::Pods { pod: uid.clone(), source })?;
+        match sighting {
+            Sighting::Here(pod) => Ok(*pod),
+            Sighting::Gone => Err(Denial::pod_unknown("no pod has this uid").into()),
+            Sighting::Missing => Err(Denial::pod_unknown("the pod is missing now").into()),
+            Sighting::Unstamped { what } => {
+                Err(Denial::pod_unknown(format!("the pod object has no {what}")).into())
+            }
+        }
     }
 
     /// Binds the namespace, takes the principals up, and records the lease: one round. Where

@@ -37,6 +37,7 @@ pub mod lease;
 pub mod ledger;
 pub mod material;
 pub mod pods;
+pub mod revocation;
 pub mod session;
 mod start;
 pub mod store;
@@ -59,10 +60,16 @@ use crate::{
     entitlement::policy::Policy,
     issue::Issuer,
     kdc::{Kdc, client::RealmClient, gate::Gate, mit::MitAdmin},
-    keys::walker::{Parts, Walker},
+    keys::{
+        drift::Comparer,
+        upkeep::Upkeep,
+        walk::WalkRules,
+        walker::{Parts, Walker},
+    },
     ledger::book::Book,
     material::Pusher,
     pods::file::FilePods,
+    revocation::Revoker,
     session::{hub::Hub, sync::Syncing, watch::Watch},
     store::{
         LeaseStore,
@@ -134,7 +141,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         pusher: pusher.clone(),
         entropy: entropy.clone(),
         enctypes: config.realm.enctypes.clone(),
-        times: config.realm.walk,
+        rules: WalkRules { times: config.realm.walk, schedule: config.keys.schedule.clone() },
         realm_checked: realm_checked.clone(),
     };
     let walker = Walker::new(parts, tasks.clone(), stopping.clone());
@@ -144,7 +151,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         policy: policy.clone(),
         walker: walker.clone(),
         tickets: tickets.clone(),
-        entropy,
+        entropy: entropy.clone(),
         default_realm: realm.clone(),
         service_max_life: config.realm.service_max_life,
         within: config.issue_within,
@@ -174,6 +181,27 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         }
         .run(stopping.clone()),
     );
+    let revoker = Revoker {
+        book: book.clone(),
+        pusher: pusher.clone(),
+        tickets: tickets.clone(),
+        walker: walker.clone(),
+    };
+    let comparer = Comparer {
+        book: book.clone(),
+        admin: Arc::new(admin.clone()),
+        kdc: kdc.clone(),
+        walker: walker.clone(),
+    };
+    let upkeep = Upkeep {
+        book: book.clone(),
+        walker: walker.clone(),
+        idle: config.keys.idle,
+        every: tick * 10,
+    };
+    tasks.spawn(upkeep.run(stopping.clone()));
+    tasks.spawn(comparer.clone().run(config.keys.compare_within, stopping.clone()));
+    tasks.spawn(book.feed().clone().run(stopping.clone()));
     let refresher = Refresher { tickets, book: book.clone(), pusher, every: tick };
     tasks.spawn(refresher.run(stopping.clone()));
     let (every, token) = (config.entitlements_every, stopping.clone());
@@ -188,13 +216,31 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     };
     let services = api::Services {
         node: api::node::NodeApi {
-            issuer,
+            issuer: issuer.clone(),
             syncing,
             profile: start::profile(&config),
             tasks: tasks.clone(),
             stop: stopping.clone(),
         },
-        lease: api::lease::LeaseApi { book: book.clone(), times: config.times, clock_skew: skew },
+        lease: api::lease::LeaseApi {
+            book: book.clone(),
+            revoker,
+            issuer: issuer.clone(),
+            run: start::name_of_this_run(&*entropy),
+            tasks: tasks.clone(),
+            stop: stopping.clone(),
+            times: config.times,
+            clock_skew: skew,
+        },
+        principal: api::principal::PrincipalApi {
+            book: book.clone(),
+            walker: walker.clone(),
+            comparer,
+            admin: Arc::new(admin.clone()),
+            policy: policy.clone(),
+            service_max_life: config.realm.service_max_life,
+            kadm_policy: config.realm.policy.clone(),
+        },
         namespace: api::namespace::NamespaceApi { book: book.clone(), pods },
         status: api::status::StatusApi {
             book: book.clone(),

@@ -254,6 +254,13 @@ pub(crate) fn realm_client(
     Ok(RealmClient::new(settings, gate, clock, entropy))
 }
 
+/// What tells this run of the broker from every other.
+pub(crate) fn name_of_this_run(entropy: &dyn Entropy) -> Arc<str> {
+    let mut bits = [0; 8];
+    entropy.fill(&mut bits);
+    format!("{:016x}", u64::from_le_bytes(bits)).into()
+}
+
 /// How long a request may wait at the gate to the KDC.
 const GATE_WAIT: Duration = Duration::from_secs(20);
 

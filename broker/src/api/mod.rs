@@ -14,7 +14,7 @@ use std::{net::SocketAddr, time::Duration};
 use krb_proto::v1::{
     DESCRIPTORS, lease_service_server::LeaseServiceServer,
     namespace_service_server::NamespaceServiceServer, node_service_server::NodeServiceServer,
-    status_service_server::StatusServiceServer,
+    principal_service_server::PrincipalServiceServer, status_service_server::StatusServiceServer,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -28,9 +28,12 @@ pub mod errors;
 pub mod lease;
 pub mod namespace;
 pub mod node;
+pub mod principal;
+pub mod revocation;
 pub mod roles;
 pub mod status;
 pub mod tls;
+mod watch;
 
 /// The longest request that is read, in bytes: a Hello with 10,000 volumes.
 const MAX_REQUEST: usize = 4 * 1024 * 1024;
@@ -49,6 +52,8 @@ pub struct Services {
     pub lease: lease::LeaseApi,
     /// For operators.
     pub namespace: namespace::NamespaceApi,
+    /// For operators.
+    pub principal: principal::PrincipalApi,
     /// For operators and viewers.
     pub status: status::StatusApi,
 }
@@ -111,6 +116,7 @@ pub async fn serve(
         .add_service(NodeServiceServer::new(services.node).max_decoding_message_size(MAX_REQUEST))
         .add_service(LeaseServiceServer::new(services.lease))
         .add_service(NamespaceServiceServer::new(services.namespace))
+        .add_service(PrincipalServiceServer::new(services.principal))
         .add_service(StatusServiceServer::new(services.status))
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
         .await?;

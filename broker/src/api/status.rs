@@ -121,7 +121,7 @@ impl StatusApi {
 
     fn walks(&self, ledger: &Ledger) -> Vec<v1::WalkStatus> {
         let now = self.book.now().wall;
-        let lines = ledger.walks(now, self.walker.times());
+        let lines = ledger.walks(now, self.walker.rules());
         let written = |line: crate::ledger::query::WalkLine| v1::WalkStatus {
             principal: line.principal.to_string(),
             phase: line.phase,

@@ -19,7 +19,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Notes problems of one file.
-struct Checker<'a> {
+pub(super) struct Checker<'a> {
     name: &'a str,
     problems: Problems,
 }
@@ -32,7 +32,8 @@ pub fn check(name: &str, raw: raw::Raw) -> Result<Config, Problems> {
     }
     let listen = c.parse("listen", &raw.listen);
     let times = c.times(&raw.sessions);
-    let walk = c.walk(&raw.realm);
+    let walk = c.walk(&raw.realm, &raw.keys);
+    let keys = c.keys(&raw.keys);
     let issue_within =
         c.span("leases.issue_within", raw.leases.issue_within.as_deref(), 30 * SECOND);
     let keep_ended = c.span("leases.keep_ended", raw.leases.keep_ended.as_deref(), HOUR);
@@ -58,6 +59,7 @@ pub fn check(name: &str, raw: raw::Raw) -> Result<Config, Problems> {
             key: raw.tls.key,
             roles,
             realm,
+            keys,
             gate,
             entitlements,
             entitlements_every,
@@ -76,11 +78,11 @@ pub fn check(name: &str, raw: raw::Raw) -> Result<Config, Problems> {
 }
 
 impl Checker<'_> {
-    fn add(&mut self, field: &str, message: impl Display) {
+    pub(super) fn add(&mut self, field: &str, message: impl Display) {
         self.problems.add(self.name, field, message);
     }
 
-    fn parse<T: FromStr<Err: Display>>(&mut self, field: &str, text: &str) -> Option<T> {
+    pub(super) fn parse<T: FromStr<Err: Display>>(&mut self, field: &str, text: &str) -> Option<T> {
         text.parse().map_err(|error: T::Err| self.add(field, error)).ok()
     }
 
@@ -88,15 +90,19 @@ impl Checker<'_> {
         texts.iter().filter_map(|text| self.parse(field, text)).collect()
     }
 
-    /// A span such as `10s`, `4h`, `1m 30s` or `500ms`; never zero.
-    fn span(&mut self, field: &str, text: Option<&str>, default: Duration) -> Duration {
+    /// A span such as `10s`, `4h`, `1m 30s`, `30d` or `500ms`; never zero.
+    pub(super) fn span(&mut self, field: &str, text: Option<&str>, default: Duration) -> Duration {
         let Some(text) = text else { return default };
-        let span =
-            text.parse::<jiff::SignedDuration>().ok().and_then(|s| Duration::try_from(s).ok());
+        let days = jiff::SpanRelativeTo::days_are_24_hours();
+        let parsed = text.parse::<jiff::Span>().ok().and_then(|s| s.to_duration(days).ok());
+        let span = parsed.and_then(|s| Duration::try_from(s).ok());
         match span.filter(|span| !span.is_zero()) {
             Some(span) => span,
             None => {
-                self.add(field, format!("{text:?} is not a time span such as 10s, 4h or 500ms"));
+                self.add(
+                    field,
+                    format!("{text:?} is not a time span such as 10s, 4h, 30d or 500ms"),
+                );
                 default
             }
         }
@@ -121,22 +127,6 @@ impl Checker<'_> {
             self.add("sessions.lease_ttl", "is less than silent_after and lost_after together");
         }
         times
-    }
-
-    fn walk(&mut self, raw: &raw::Realm) -> WalkTimes {
-        let default = WalkTimes::default();
-        let mut span = |field, text: &Option<String>, default| {
-            self.span(&format!("realm.{field}"), text.as_deref(), default)
-        };
-        WalkTimes {
-            acknowledge_within: span(
-                "acknowledge_within",
-                &raw.acknowledge_within,
-                default.acknowledge_within,
-            ),
-            kdc_propagation: span("kdc_propagation", &raw.kdc_propagation, default.kdc_propagation),
-            clock_skew: span("clock_skew", &raw.clock_skew, default.clock_skew),
-        }
     }
 
     fn gate(&mut self, raw: &raw::Gate) -> GateConfig {

@@ -23,7 +23,10 @@ use crate::{
 };
 
 mod check;
+mod keys;
 mod raw;
+
+pub use keys::KeysConfig;
 
 /// What the broker runs by.
 #[derive(Clone, Debug)]
@@ -42,6 +45,8 @@ pub struct Config {
     pub roles: RoleRoots,
     /// The realm.
     pub realm: RealmConfig,
+    /// How keys live.
+    pub keys: KeysConfig,
     /// The caps in front of it.
     pub gate: GateConfig,
     /// Directory of the entitlement files.

@@ -15,6 +15,8 @@ pub struct Raw {
     pub tls: Tls,
     pub realm: Realm,
     #[serde(default)]
+    pub keys: super::keys::Raw,
+    #[serde(default)]
     pub gate: Gate,
     pub entitlements: Entitlements,
     pub pods: Pods,

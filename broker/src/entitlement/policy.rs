@@ -64,6 +64,13 @@ impl Policy {
         decide(&entitlements, &self.rules, pod, node, volume)
     }
 
+    /// Whether the account's service principals may act as clients; `None`: no such account.
+    pub fn may_be_clients(&self, login: &super::Login) -> Option<bool> {
+        let entitlements = self.read().entitlements.clone();
+        let accounts = entitlements.accounts();
+        accounts.iter().find(|account| account.login == *login).map(|account| account.client)
+    }
+
     /// How the entitlements are.
     pub fn status(&self) -> PolicyStatus {
         let state = self.read();

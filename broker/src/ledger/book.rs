@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Ledger;
+use super::{Ledger, feed::Feed};
 use crate::{
     audit::Record,
     clock::{Clock, Now},
     store::{
-        committer::{Ack, CommitError, Committer},
+        committer::{Ack, CommitError, Committer, Round},
         seal::Sealer,
     },
 };
@@ -21,6 +21,7 @@ struct Inner {
     committer: Committer,
     sealer: Sealer,
     clock: Arc<dyn Clock>,
+    feed: Arc<Feed>,
 }
 
 /// Audit lines of a change.
@@ -34,7 +35,8 @@ impl Book {
         sealer: Sealer,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self(Arc::new(Inner { ledger: Mutex::new(ledger), committer, sealer, clock }))
+        let feed = Arc::default();
+        Self(Arc::new(Inner { ledger: Mutex::new(ledger), committer, sealer, clock, feed }))
     }
 
     /// This instant.
@@ -90,9 +92,20 @@ impl Book {
     }
 
     fn submit(&self, ledger: &mut Ledger, lines: Lines) -> Ack {
+        let changed = ledger.changed_leases();
         let mut round = ledger.take_round(&self.0.sealer);
         round.audit = lines;
-        self.0.committer.submit(round)
+        let durable = self.0.committer.submit(round);
+        if !changed.is_empty() {
+            // an empty round behind it is durable when it is
+            self.0.feed.number(changed, self.0.committer.submit(Round::default()));
+        }
+        durable
+    }
+
+    /// The changes of leases.
+    pub fn feed(&self) -> &Arc<Feed> {
+        &self.0.feed
     }
 
     /// Changes what is not stored, or need not be stored soon: acknowledgements, heartbeats,

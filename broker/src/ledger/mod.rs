@@ -5,7 +5,8 @@
 //! under the same lock, so that the store sees the changes in the order in which they
 //! were made.
 //!
-//! - [`leases`], [`sessions`], [`principals`]: what may happen to each.
+//! - [`leases`], [`sessions`], [`principals`]: what may happen to each. - [`walks`]: the steps of
+//!   keys. - [`revoking`]: what is taken away.
 //! - [`query`]: what operators ask. - [`record`]: how it is stored.
 
 use std::{
@@ -25,11 +26,14 @@ use crate::{
 };
 
 pub mod book;
+pub mod feed;
 pub mod leases;
 pub mod principals;
 pub mod query;
 pub mod record;
+pub mod revoking;
 pub mod sessions;
+pub mod walks;
 
 #[cfg(test)]
 mod tests;
@@ -61,8 +65,12 @@ pub struct Ledger {
 
     /// Why keys are not replaced now: the store came up with less than was once committed.
     recovery: Option<String>,
+    /// Why the wall clock can't be relied on.
+    clock_fault: Option<String>,
 
     touched: BTreeSet<Touched>,
+    /// Leases that are no longer listed, until somebody is told.
+    forgotten: Vec<Lease>,
 }
 
 /// What a holder has, by its own word on the stream that it was pushed on.
@@ -135,7 +143,9 @@ impl Ledger {
             unclaimed: HashMap::new(),
             waits: HashMap::new(),
             recovery: None,
+            clock_fault: None,
             touched: BTreeSet::new(),
+            forgotten: Vec::new(),
         }
     }
 
@@ -154,6 +164,18 @@ impl Ledger {
         std::mem::take(&mut self.touched)
     }
 
+    /// The leases that were touched since [`Self::take_touched`], and whether each is forgotten.
+    pub(crate) fn changed_leases(&mut self) -> Vec<(Lease, bool)> {
+        let lease = |touched: &Touched| match touched {
+            Touched::Lease(id) => self.leases.get(id).cloned(),
+            _ => None,
+        };
+        let mut changed: Vec<(Lease, bool)> =
+            self.touched.iter().filter_map(lease).map(|lease| (lease, false)).collect();
+        changed.extend(self.forgotten.drain(..).map(|lease| (lease, true)));
+        changed
+    }
+
     /// Why the broker is in recovery; `None` when it is not.
     pub fn recovery(&self) -> Option<&str> {
         self.recovery.as_deref()
@@ -163,6 +185,16 @@ impl Ledger {
     pub fn set_recovery(&mut self, why: Option<String>) {
         self.recovery = why;
         self.touched.insert(Touched::Recovery);
+    }
+
+    /// Why the broker's wall clock can't be relied on; `None` when it can.
+    pub fn clock_fault(&self) -> Option<&str> {
+        self.clock_fault.as_deref()
+    }
+
+    /// Says that the wall clock can't be relied on, or can again. Not stored.
+    pub fn set_clock_fault(&mut self, why: Option<String>) {
+        self.clock_fault = why;
     }
 
     /// Accounts whose tickets live leases have.
