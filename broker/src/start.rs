@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     api::ServeError,
@@ -29,7 +29,14 @@ use crate::{
         book::Book,
         record::{self, Unreadable},
     },
-    session::{Times, hub::Hub},
+    pods::nodes::FileNodes,
+    session::{
+        Times,
+        clock_guard::Reading,
+        hub::Hub,
+        watch::KdcClocks,
+        witness::{NoWitnesses, Witnesses},
+    },
     store::{
         Loaded, StoreError,
         committer::{CommitError, Committer},
@@ -98,7 +105,9 @@ pub(crate) fn ledger(
     sealer: &Sealer,
     now: Now,
 ) -> Result<Ledger, StartError> {
-    Ok(record::read(config.cluster.clone(), &loaded.records, sealer, now)?)
+    let mut ledger = record::read(config.cluster.clone(), &loaded.records, sealer, now)?;
+    ledger.set_brake(config.session_rules.brake, now);
+    Ok(ledger)
 }
 
 /// Records the start, and enters recovery where the store lost commits: every generation
@@ -252,6 +261,30 @@ pub(crate) fn realm_client(
         gate_wait: GATE_WAIT,
     };
     Ok(RealmClient::new(settings, gate, clock, entropy))
+}
+
+/// Who says whether a silent node works. A directory of Node objects is read anew as long as the
+/// broker runs.
+pub(crate) fn witnesses(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    every: Duration,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Arc<dyn Witnesses> {
+    let Some(directory) = &config.nodes else { return Arc::new(NoWitnesses) };
+    let nodes = FileNodes::new(directory, clock.clone());
+    tasks.spawn(nodes.clone().keep_fresh(every, stop.clone()));
+    Arc::new(nodes)
+}
+
+/// What the wall clock is held against.
+pub(crate) fn kdc_clocks(kdc: &Arc<RealmClient>) -> KdcClocks {
+    let kdc = kdc.clone();
+    Arc::new(move || {
+        let told = kdc.clock_offsets().into_iter();
+        told.map(|(kdc, ahead, at)| Reading { kdc, ahead: ahead.0, at }).collect()
+    })
 }
 
 /// How long a request may wait at the gate to the KDC.

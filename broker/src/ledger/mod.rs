@@ -6,7 +6,7 @@
 //! were made.
 //!
 //! - [`leases`], [`sessions`], [`principals`]: what may happen to each.
-//! - [`query`]: what operators ask. - [`record`]: how it is stored.
+//! - [`bans`]: nodes that may not come back. - [`query`], [`nodes`]: what operators ask. - [`record`]: how it is stored.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -21,11 +21,13 @@ use crate::{
     entitlement::Login,
     keys::{ManagedPrincipal, Recipient},
     lease::{HolderKey, Lease},
-    session::{Session, StreamId},
+    session::{Session, StreamId, brake::Brake},
 };
 
+pub mod bans;
 pub mod book;
 pub mod leases;
+pub mod nodes;
 pub mod principals;
 pub mod query;
 pub mod record;
@@ -44,6 +46,7 @@ pub struct Ledger {
     accounts: HashMap<Login, Account>,
     pins: BTreeMap<Namespace, Pin>,
     finished: HashMap<PodUid, SystemTime>,
+    bans: BTreeMap<NodeName, bans::Ban>,
 
     by_holder: HashMap<HolderKey, LeaseId>,
     by_node: HashMap<NodeName, BTreeSet<LeaseId>>,
@@ -61,6 +64,12 @@ pub struct Ledger {
 
     /// Why keys are not replaced now: the store came up with less than was once committed.
     recovery: Option<String>,
+    /// Why nothing that the wall clock ends may end by itself now.
+    clock_fault: Option<String>,
+    /// Pauses automatic losses where there are too many at once.
+    brake: Brake,
+    /// Pods that are gone, and that the brake holds.
+    held_pods: sessions::HeldPods,
 
     touched: BTreeSet<Touched>,
 }
@@ -111,6 +120,8 @@ pub enum Touched {
     Pin(Namespace),
     /// That a pod was seen finished.
     Finished(PodUid),
+    /// A node's ban.
+    Ban(NodeName),
     /// That the broker is in recovery.
     Recovery,
 }
@@ -126,6 +137,7 @@ impl Ledger {
             accounts: HashMap::new(),
             pins: BTreeMap::new(),
             finished: HashMap::new(),
+            bans: BTreeMap::new(),
             by_holder: HashMap::new(),
             by_node: HashMap::new(),
             by_principal: HashMap::new(),
@@ -135,6 +147,9 @@ impl Ledger {
             unclaimed: HashMap::new(),
             waits: HashMap::new(),
             recovery: None,
+            clock_fault: None,
+            brake: Brake::default(),
+            held_pods: sessions::HeldPods::default(),
             touched: BTreeSet::new(),
         }
     }

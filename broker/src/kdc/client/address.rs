@@ -38,7 +38,7 @@ struct State {
     last_error: Option<String>,
     last_success: Option<std::time::SystemTime>,
     reachable: bool,
-    offset: Option<ClockOffset>,
+    offset: Option<(ClockOffset, Boottime)>,
 }
 
 /// A TGT that is used for a part of its life.
@@ -74,12 +74,12 @@ impl Address {
     }
 
     /// A decrypted reply told its clock.
-    pub(super) fn tells(&self, offset: ClockOffset) {
-        self.state().offset = Some(offset);
+    pub(super) fn tells(&self, offset: ClockOffset, now: Boottime) {
+        self.state().offset = Some((offset, now));
     }
 
-    /// Its clock against ours, where a decrypted reply has told it.
-    pub(super) fn offset(&self) -> Option<ClockOffset> {
+    /// Its clock against ours, where a decrypted reply has told it, and when.
+    pub(super) fn offset(&self) -> Option<(ClockOffset, Boottime)> {
         self.state().offset
     }
 

@@ -30,7 +30,7 @@ use super::{
     gate::{Class, Gate},
 };
 use crate::{
-    clock::{Clock, Entropy},
+    clock::{Boottime, Clock, Entropy},
     krb5::{
         ccache::Credential,
         exchange::{AsAnswer, AsAsk, ClockOffset, Env, Learnt, TicketOptions, as_exchange},
@@ -92,10 +92,10 @@ impl RealmClient {
         Self { shared: self.shared.clone(), class }
     }
 
-    /// Each KDC's clock against ours, where a decrypted reply has told it.
-    pub fn clock_offsets(&self) -> Vec<(String, ClockOffset)> {
-        let addresses = self.shared.addresses.iter();
-        addresses.filter_map(|at| Some((at.name.clone(), at.offset()?))).collect()
+    /// Each KDC's clock against ours, where a decrypted reply has told it, and when.
+    pub fn clock_offsets(&self) -> Vec<(String, ClockOffset, Boottime)> {
+        let of = |at: &Address| at.offset().map(|(offset, when)| (at.name.clone(), offset, when));
+        self.shared.addresses.iter().filter_map(of).collect()
     }
 }
 
@@ -216,7 +216,7 @@ impl Shared {
         match result {
             Ok(offset) => {
                 at.answered(now);
-                at.tells(offset);
+                at.tells(offset, now.boot);
             }
             Err(failure) => match failure.verdict {
                 Verdict::Absent => at.failed(now, &failure.error.to_string()),
