@@ -246,3 +246,6 @@ pub fn record(ledger: &Ledger, lines: &mut Lines, change: &Change) {
         Change::BrakeOff => lines.push(Record::new(Event::BrakeOff, Actor::Broker)),
     }
 }
+
+#[cfg(test)]
+mod tests;
