@@ -21,9 +21,11 @@ use crate::{
     ledger::{
         Ledger,
         book::{Book, Lines},
+        sessions::NotServed,
     },
     material::{self, Keys},
     pods::{Pod, PodSource, Sighting},
+    session::KeyHash,
     store::committer::CommitError,
     tickets::Tickets,
 };
@@ -34,6 +36,8 @@ pub use error::{IssueError, Slow};
 pub struct Request {
     /// The calling node.
     pub node: NodeName,
+    /// The key that it proved to have: a banned one gets nothing under any name.
+    pub key: Option<KeyHash>,
     /// The generation that the node carries.
     pub generation: Generation,
     /// The pod's uid.
@@ -147,7 +151,10 @@ impl Issuer {
 
     fn check_session(&self, request: &Request) -> Result<(), IssueError> {
         self.book
-            .read(|ledger| ledger.check_session(&request.node, request.generation))
+            .read(|ledger| match ledger.ban_on(&request.node, request.key) {
+                Some(_) => Err(NotServed::Banned),
+                None => ledger.check_issue(&request.node, request.generation),
+            })
             .map_err(|source| IssueError::Node { node: request.node.clone(), source })
     }
 
@@ -286,7 +293,7 @@ fn deliver(
     tickets: Vec<Fetched>,
 ) -> Result<Delivery, IssueError> {
     ledger
-        .check_session(&request.node, request.generation)
+        .check_issue(&request.node, request.generation)
         .map_err(|source| IssueError::Node { node: request.node.clone(), source })?;
     let again = ledger.is_active(id);
     for (account, ticket) in &tickets {

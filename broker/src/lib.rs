@@ -70,7 +70,7 @@ use crate::{
     material::Pusher,
     pods::file::FilePods,
     revocation::Revoker,
-    session::{hub::Hub, sync::Syncing, watch::Watch},
+    session::{aftermath::Aftermath, hub::Hub, sync::Syncing, watch::Watch},
     store::{
         LeaseStore,
         committer::{Committer, Pace},
@@ -165,15 +165,22 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     };
 
     let tick = start::tick(&config.times);
+    let aftermath = Aftermath {
+        book: book.clone(),
+        hub: hub.clone(),
+        walker: walker.clone(),
+        tickets: tickets.clone(),
+    };
+    let witnesses = start::witnesses(&config, &clock, tick, &tasks, &stopping);
     tasks.spawn(
         Watch {
             book: book.clone(),
-            hub: hub.clone(),
+            aftermath: aftermath.clone(),
             pusher: pusher.clone(),
-            walker: walker.clone(),
-            tickets: tickets.clone(),
             pods: pods.clone(),
-            times: config.times,
+            witnesses: witnesses.clone(),
+            kdc_clocks: start::kdc_clocks(&kdc),
+            rules: config.session_rules,
             every: tick,
             sweep_every: tick * 10,
             keep_ended: config.keep_ended,
@@ -241,6 +248,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
             service_max_life: config.realm.service_max_life,
             kadm_policy: config.realm.policy.clone(),
         },
+        node_admin: api::node_admin::NodeAdminApi { aftermath, witnesses, times: config.times },
         namespace: api::namespace::NamespaceApi { book: book.clone(), pods },
         status: api::status::StatusApi {
             book: book.clone(),

@@ -20,7 +20,7 @@ use crate::{
         keytab::{self, KeytabEntry, UnfitEntries},
     },
     lease::{Ended, Lease},
-    ledger::{Ledger, book::Book},
+    ledger::{Ledger, book::Book, sessions::NotServed},
     session::{StreamId, hub::Hub},
     store::committer::CommitError,
     tickets::Tickets,
@@ -126,6 +126,10 @@ impl Pusher {
         let node = &ledger.lease(id)?.holder.node;
         // what can't reach its node must not count as delivered to it
         ledger.session(node)?.stream?;
+        // nor does a node get anything that is taken for dead, or is banned
+        let generation = ledger.lease(id)?.generation;
+        let refused = ledger.check_session(node, generation).err();
+        (!matches!(refused, Some(NotServed::Braked | NotServed::Banned))).then_some(())?;
         // and what was not issued yet is issued with what there is then
         ledger.is_active(id).then_some(())?;
         let (lease, keys) = take_keys(ledger, id).ok()?;

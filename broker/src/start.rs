@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     api::ServeError,
@@ -18,7 +18,7 @@ use crate::{
     config::{Config, StoreConfig},
     entitlement::problems::Problems,
     kdc::{
-        KdcError,
+        Kdc, KdcError,
         client::{ClientSettings, RealmClient},
         gate::Gate,
         mit::{MitAdmin, MitSettings, SettingsError, StartupCheck, Timeouts},
@@ -29,7 +29,14 @@ use crate::{
         book::Book,
         record::{self, Unreadable},
     },
-    session::{Times, hub::Hub},
+    pods::nodes::FileNodes,
+    session::{
+        Times,
+        clock_guard::Reading,
+        hub::Hub,
+        watch::KdcClocks,
+        witness::{NoWitnesses, Witnesses},
+    },
     store::{
         Loaded, StoreError,
         committer::{CommitError, Committer},
@@ -98,7 +105,9 @@ pub(crate) fn ledger(
     sealer: &Sealer,
     now: Now,
 ) -> Result<Ledger, StartError> {
-    Ok(record::read(config.cluster.clone(), &loaded.records, sealer, now)?)
+    let mut ledger = record::read(config.cluster.clone(), &loaded.records, sealer, now)?;
+    ledger.set_brake(config.session_rules.brake, now);
+    Ok(ledger)
 }
 
 /// Records the start, and enters recovery where the store lost commits: every generation
@@ -259,6 +268,30 @@ pub(crate) fn name_of_this_run(entropy: &dyn Entropy) -> Arc<str> {
     let mut bits = [0; 8];
     entropy.fill(&mut bits);
     format!("{:016x}", u64::from_le_bytes(bits)).into()
+}
+
+/// Who says whether a silent node works. A directory of Node objects is read anew as long as the
+/// broker runs.
+pub(crate) fn witnesses(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    every: Duration,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Arc<dyn Witnesses> {
+    let Some(directory) = &config.nodes else { return Arc::new(NoWitnesses) };
+    let nodes = FileNodes::new(directory, clock.clone());
+    tasks.spawn(nodes.clone().keep_fresh(every, stop.clone()));
+    Arc::new(nodes)
+}
+
+/// What the wall clock is held against.
+pub(crate) fn kdc_clocks(kdc: &Arc<RealmClient>) -> KdcClocks {
+    let kdc = kdc.clone();
+    Arc::new(move || {
+        let told = kdc.clocks().into_iter();
+        told.map(|r| Reading { kdc: r.kdc, ahead: r.offset.0, at: r.at }).collect()
+    })
 }
 
 /// How long a request may wait at the gate to the KDC.

@@ -49,11 +49,15 @@ impl StatusService for StatusApi {
         // A viewer that is bound to namespaces learns nothing of other tenants' principals.
         let sees_walks = caller(&request)?.visible().is_none();
         let policy = self.policy.status();
-        let (nodes, leases, walks, recovery, records) = self.book.read(|ledger| {
-            let walks = if sees_walks { self.walks(ledger) } else { Vec::new() };
-            let recovery = ledger.recovery().unwrap_or_default().to_owned();
-            (nodes(ledger), leases(ledger), walks, recovery, ledger.records())
-        });
+        let (nodes, leases, walks, recovery, records, brake, clock_fault) =
+            self.book.read(|ledger| {
+                let walks = if sees_walks { self.walks(ledger) } else { Vec::new() };
+                let recovery = ledger.recovery().unwrap_or_default().to_owned();
+                let clock_fault = ledger.clock_fault().unwrap_or_default().to_owned();
+                let brake = brake(ledger, sees_walks);
+                let records = ledger.records();
+                (nodes(ledger), leases(ledger), walks, recovery, records, brake, clock_fault)
+            });
         let store = self.store.stats();
         Ok(Response::new(v1::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -74,6 +78,8 @@ impl StatusService for StatusApi {
                 loaded_at: Some(timestamp(policy.loaded_at)),
                 problem: policy.problem.unwrap_or_default(),
             }),
+            brake: Some(brake),
+            clock_fault,
         }))
     }
 
@@ -142,7 +148,20 @@ fn nodes(ledger: &Ledger) -> v1::NodeCounts {
             SessionState::Left => counts.left += 1,
         }
     }
+    counts.banned = u32::try_from(ledger.bans().len()).unwrap_or(u32::MAX);
     counts
+}
+
+/// The brake; names of nodes are not for viewers that are bound to namespaces.
+fn brake(ledger: &Ledger, sees_nodes: bool) -> v1::BrakeStatus {
+    let braked = ledger.sessions().filter(|session| sees_nodes && session.braked);
+    let mut nodes: Vec<String> = braked.map(|session| session.node.to_string()).collect();
+    nodes.sort();
+    v1::BrakeStatus {
+        reason: ledger.braked().unwrap_or_default(),
+        nodes,
+        pods: u32::try_from(ledger.held_pods()).unwrap_or(u32::MAX),
+    }
 }
 
 fn leases(ledger: &Ledger) -> Vec<v1::StateCount> {

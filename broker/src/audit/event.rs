@@ -118,6 +118,24 @@ words! {
         SessionRefused = "session.refused",
         /// An old generation was told to wipe.
         SessionFenced = "session.fenced",
+        /// Something about a session that an operator should look at.
+        SessionAlert = "session.alert",
+        /// An operator gave a node up.
+        NodeEvicted = "node.evicted",
+        /// An operator banned a node, by name and key.
+        NodeBanned = "node.banned",
+        /// An operator ended a ban.
+        NodeUnbanned = "node.unbanned",
+        /// So many nodes or pods vanish at once that automatic revocation pauses.
+        BrakeOn = "brake.on",
+        /// It goes on.
+        BrakeOff = "brake.off",
+        /// An operator let some of what it held pass.
+        BrakeReleased = "brake.released",
+        /// The wall clock is in doubt: nothing that it ends ends by itself.
+        ClockFault = "clock.fault",
+        /// It is believed again.
+        ClockCleared = "clock.cleared",
         /// A namespace's uid was remembered at its first use.
         NamespacePinned = "namespace.pinned",
         /// An operator accepted a namespace that was made anew.

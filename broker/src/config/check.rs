@@ -11,7 +11,7 @@ use crate::{
     kdc::gate::Caps,
     keys::walk::WalkTimes,
     krb5::key::Enctype,
-    session::Times,
+    session::{self, Times, brake},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -34,6 +34,11 @@ pub fn check(name: &str, raw: raw::Raw) -> Result<Config, Problems> {
     let times = c.times(&raw.sessions);
     let walk = c.walk(&raw.realm, &raw.keys);
     let keys = c.keys(&raw.keys);
+    let session_rules = session::Rules {
+        times,
+        agent_fault_is_loss: raw.sessions.agent_fault_is_loss,
+        brake: c.brake(&raw.sessions.brake, times.silent_after),
+    };
     let issue_within =
         c.span("leases.issue_within", raw.leases.issue_within.as_deref(), 30 * SECOND);
     let keep_ended = c.span("leases.keep_ended", raw.leases.keep_ended.as_deref(), HOUR);
@@ -66,9 +71,11 @@ pub fn check(name: &str, raw: raw::Raw) -> Result<Config, Problems> {
             rules,
             pods: raw.pods.dir,
             pods_gone_after,
+            nodes: raw.pods.nodes_dir,
             store,
             audit: raw.audit.file,
             times,
+            session_rules,
             issue_within,
             keep_ended,
             allow_swap: raw.allow_swap,
@@ -127,6 +134,28 @@ impl Checker<'_> {
             self.add("sessions.lease_ttl", "is less than silent_after and lost_after together");
         }
         times
+    }
+
+    fn brake(&mut self, raw: &raw::Brake, settle: Duration) -> brake::Limits {
+        let default = brake::Limits::default();
+        let share =
+            raw.share.as_deref().and_then(|share| self.parse("sessions.brake.share", share));
+        let window = self.span("sessions.brake.window", raw.window.as_deref(), default.window);
+        if window > HOUR {
+            self.add("sessions.brake.window", "is more than the hour that the most is taken of");
+        }
+        let passes_per_hour = raw.passes_per_hour.unwrap_or(default.passes_per_hour);
+        if passes_per_hour > 3600 {
+            self.add("sessions.brake.passes_per_hour", "is more than 3600");
+        }
+        brake::Limits {
+            share: share.unwrap_or(default.share),
+            sessions: raw.sessions.unwrap_or(default.sessions),
+            pods: raw.pods.unwrap_or(default.pods),
+            window,
+            passes_per_hour,
+            settle,
+        }
     }
 
     fn gate(&mut self, raw: &raw::Gate) -> GateConfig {

@@ -19,7 +19,7 @@ use crate::{
     kdc::gate::Caps,
     keys::walk::WalkTimes,
     krb5::key::Enctype,
-    session::Times,
+    session::{self, Times},
 };
 
 mod check;
@@ -59,12 +59,16 @@ pub struct Config {
     pub pods: PathBuf,
     /// How long a pod's object must be absent before the pod is gone.
     pub pods_gone_after: Duration,
+    /// Directory of the Node objects that say whether a silent node works; none: time alone does.
+    pub nodes: Option<PathBuf>,
     /// The store.
     pub store: StoreConfig,
     /// The audit log's file.
     pub audit: PathBuf,
     /// The spans of sessions.
     pub times: Times,
+    /// What decides whether a session is lost, those spans included.
+    pub session_rules: session::Rules,
     /// How long an issue may take.
     pub issue_within: Duration,
     /// How long ended leases can be listed.
