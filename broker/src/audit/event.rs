@@ -120,6 +120,14 @@ words! {
         RecoveryAuditTorn = "recovery.audit_torn",
         /// The log ends before what the store says was written.
         RecoveryAuditShort = "recovery.audit_short",
+        /// The log's chain is broken, or is another than the store knows.
+        RecoveryAuditForged = "recovery.audit_forged",
+        /// A file of the log begins.
+        AuditOpened = "audit.opened",
+        /// Old files of the log are removed, by the retention that is configured.
+        AuditRemoved = "audit.removed",
+        /// The log could not be written for a while.
+        AuditGap = "audit.gap",
     }
 }
 
@@ -146,7 +154,11 @@ impl Event {
             | Self::CallDenied
             | Self::EntitlementsRefused
             | Self::SessionRefused => Outcome::Denied,
-            Self::TicketFailed | Self::KeyFailed | Self::RecoveryAuditShort => Outcome::Failed,
+            Self::TicketFailed
+            | Self::KeyFailed
+            | Self::RecoveryAuditShort
+            | Self::RecoveryAuditForged
+            | Self::AuditGap => Outcome::Failed,
             _ => Outcome::Done,
         }
     }

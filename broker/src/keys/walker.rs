@@ -273,7 +273,7 @@ impl Walker {
         if *said != text {
             tracing::warn!(%principal, error = text, "a step of a key failed and is tried again");
             let line = Record::new(Event::KeyFailed, Actor::Broker).principal(principal);
-            let _ = self.0.book.audit(line.detail(&text)).await;
+            let _ = self.0.book.audit_later(line.detail(&text)).await;
             *said = text;
         }
     }
@@ -462,7 +462,7 @@ impl Walker {
         let times = self.0.times;
         self.0
             .book
-            .commit_if(|ledger, lines, now| {
+            .commit_essential_if(|ledger, lines, now| {
                 let still = ledger.next_step(principal, now.wall, times).is_same(step);
                 still.then(|| {
                     lines.push(line.principal(principal).kvnos([kvno]));
@@ -483,7 +483,7 @@ impl Walker {
     ) -> Result<(), WalkError> {
         self.0
             .book
-            .commit(|ledger, lines, now| {
+            .commit_essential(|ledger, lines, now| {
                 lines.push(line.principal(principal).kvnos([kvno]));
                 change(ledger, lines, now.wall);
             })

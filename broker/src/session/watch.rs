@@ -63,12 +63,12 @@ impl Watch {
                 self.book.note(|ledger, now| ledger.renew_all_graces(now));
             }
             last = now;
-            if self.judge().await.is_err() {
+            if self.judge().await.is_err_and(|error| error.is_final()) {
                 return; // the broker is about to stop
             }
             if now.boot.since(swept.boot) >= self.sweep_every {
                 swept = now;
-                if self.sweep().await.is_err() {
+                if self.sweep().await.is_err_and(|error| error.is_final()) {
                     return;
                 }
             }
@@ -83,7 +83,7 @@ impl Watch {
     async fn judge(&self) -> Result<(), CommitError> {
         let changes = self
             .book
-            .commit_if(|ledger, lines, now| {
+            .commit_essential_if(|ledger, lines, now| {
                 let changes = ledger.judge_all(now, Witness::NotApplicable, &self.times);
                 changes.iter().for_each(|change| record(ledger, lines, change));
                 (!changes.is_empty()).then_some(changes)
@@ -112,7 +112,7 @@ impl Watch {
         self.release_gone().await?;
         self.release_unclaimed().await?;
         self.book
-            .commit_if(|ledger, _, now| {
+            .commit_essential_if(|ledger, _, now| {
                 ledger.forget_ended(self.keep_ended, self.clock_skew, now.wall);
                 let before = now.wall.checked_sub(REMEMBER_FINISHED);
                 ledger.forget_finished(before.unwrap_or(std::time::UNIX_EPOCH));
@@ -154,7 +154,7 @@ impl Watch {
         }
         let released = self
             .book
-            .commit(|ledger, lines, now| {
+            .commit_essential(|ledger, lines, now| {
                 let mut released = Vec::new();
                 for id in leases {
                     if ledger.release(id, why, now.wall)
