@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::{
     audit::{self, Actor, Event, Record},
-    clock::Entropy,
+    clock::{Entropy, Now},
     entitlement::{Denial, Grant, GrantedTicket, policy::Policy},
     keys::walker::Walker,
     krb5::ccache::Credential,
@@ -87,7 +87,7 @@ impl Issuer {
         let outcome = in_time(deadline, Slow::Records, self.try_issue(request, deadline));
         let outcome = outcome.await.and_then(|issued| issued);
         if let Err(error) = &outcome {
-            self.book.audit(refusal(request, error)).await?;
+            self.book.audit_denial(refusal(request, error)).await?;
         }
         outcome
     }
@@ -162,7 +162,10 @@ impl Issuer {
     async fn confirm(&self, request: &Request) -> Result<Pod, IssueError> {
         let mut pod = self.sight(&request.pod).await?;
         if pod.node == request.node && pod.finished {
-            self.book.commit(|ledger, _, now| ledger.pod_finished(&request.pod, now.wall)).await?;
+            let finished = |ledger: &mut Ledger, _: &mut Lines, now: Now| {
+                ledger.pod_finished(&request.pod, now.wall);
+            };
+            self.book.commit_essential(finished).await?;
         }
         pod.finished |= self.book.read(|ledger| ledger.is_finished(&request.pod));
         Ok(pod)
@@ -243,7 +246,7 @@ impl Issuer {
     /// When the record can't be made durable.
     pub async fn release(&self, node: &NodeName, id: &LeaseId) -> Result<(), CommitError> {
         self.book
-            .commit(|ledger, lines, now| {
+            .commit_essential(|ledger, lines, now| {
                 let own = ledger.lease(id).is_some_and(|lease| &lease.holder.node == node);
                 if own && ledger.release(id, "released by its node", now.wall) {
                     let actor = Actor::Node(node.clone());

@@ -158,6 +158,14 @@ words! {
         RecoveryAuditTorn = "recovery.audit_torn",
         /// The log ends before what the store says was written.
         RecoveryAuditShort = "recovery.audit_short",
+        /// The log's chain is broken, or is another than the store knows.
+        RecoveryAuditForged = "recovery.audit_forged",
+        /// A file of the log begins.
+        AuditOpened = "audit.opened",
+        /// Old files of the log are removed, by the retention that is configured.
+        AuditRemoved = "audit.removed",
+        /// The log could not be written for a while.
+        AuditGap = "audit.gap",
     }
 }
 
@@ -188,7 +196,9 @@ impl Event {
             | Self::KeyFailed
             | Self::KeyOverdue
             | Self::KeyDrift
-            | Self::RecoveryAuditShort => Outcome::Failed,
+            | Self::RecoveryAuditShort
+            | Self::RecoveryAuditForged
+            | Self::AuditGap => Outcome::Failed,
             _ => Outcome::Done,
         }
     }

@@ -7,6 +7,7 @@ use krb_proto::{Namespace, Principal, Realm, text};
 use super::{Config, GateConfig, RealmConfig, StoreConfig, raw};
 use crate::{
     api::roles::RoleRoots,
+    audit::{self, files::Retention},
     entitlement::{problems::Problems, rules::Rules},
     kdc::gate::Caps,
     keys::walk::WalkTimes,
@@ -55,6 +56,7 @@ pub fn check(name: &str, raw: raw::Raw) -> Result<Config, Problems> {
     let rules = c.rules(&raw.realm.name, raw.entitlements);
     let realm = c.realm(raw.realm, walk);
     let store = c.store(raw.store);
+    let audit = c.audit(raw.audit);
     match (listen, rules, realm) {
         (Some(listen), Some(rules), Some(realm)) if c.problems.is_empty() => Ok(Config {
             cluster: raw.cluster.into(),
@@ -73,7 +75,7 @@ pub fn check(name: &str, raw: raw::Raw) -> Result<Config, Problems> {
             pods_gone_after,
             nodes: raw.pods.nodes_dir,
             store,
-            audit: raw.audit.file,
+            audit,
             times,
             session_rules,
             issue_within,
@@ -275,6 +277,26 @@ impl Checker<'_> {
             master_key: raw.master_key,
             allow_same_volume: raw.allow_same_volume,
             cache_bytes: cache_mib.saturating_mul(1024 * 1024),
+            mark_file: raw.mark_file,
+        }
+    }
+
+    fn audit(&mut self, raw: raw::Audit) -> audit::file::Settings {
+        let mib = raw.max_size_mib.unwrap_or(64);
+        if !(1..=1_048_576).contains(&mib) {
+            self.add("audit.max_size_mib", "is not 1 to 1048576");
+        }
+        let days = raw.keep_days.filter(|days| *days > 0);
+        if days.is_some_and(|days| days > 36_500) {
+            self.add("audit.keep_days", "is more than 36500");
+        }
+        audit::file::Settings {
+            path: raw.file,
+            max_bytes: mib.saturating_mul(1024 * 1024),
+            keep: Retention {
+                files: raw.keep_files.filter(|files| *files > 0),
+                age: days.map(|days| Duration::from_secs(days.min(36_500) * 24 * 3600)),
+            },
         }
     }
 }
