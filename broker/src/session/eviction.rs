@@ -117,8 +117,10 @@ impl Aftermath {
     /// When there is nothing to evict or ban, or it can't be recorded: nothing was done then.
     pub async fn evict(&self, eviction: &Eviction) -> Result<Hit, EvictError> {
         self.book.read(|ledger| eviction.check(ledger))?;
-        let losses =
-            self.book.commit(|ledger, lines, now| eviction.apply(ledger, lines, now.wall)).await?;
+        let losses = self
+            .book
+            .commit_essential(|ledger, lines, now| eviction.apply(ledger, lines, now.wall))
+            .await?;
         losses.iter().for_each(|loss| self.follow(loss));
         let mut hit = Hit::default();
         for loss in losses {

@@ -100,12 +100,12 @@ impl Watch {
             Some(Turn::Fault(why)) => {
                 tracing::error!(why, "CLOCK: nothing is revoked, expired or issued by itself");
                 let line = Record::new(Event::ClockFault, Actor::Broker).outcome(Outcome::Failed);
-                self.book.audit(line.detail(&why)).await?;
+                self.book.audit_later(line.detail(&why)).await?;
             }
             Some(Turn::Cleared(why)) => {
                 tracing::warn!(why, "the wall clock is believed again");
                 let line = Record::new(Event::ClockCleared, Actor::Broker);
-                self.book.audit(line.detail(&why)).await?;
+                self.book.audit_later(line.detail(&why)).await?;
             }
             None => {}
         }
@@ -178,7 +178,7 @@ impl Watch {
         };
         let (gone, turn) = self.book.note(|ledger, now| ledger.weigh_gone(gone, now));
         if let Some(turn) = turn {
-            self.book.commit(|ledger, lines, _| record(ledger, lines, &turn)).await?;
+            self.book.commit_essential(|ledger, lines, _| record(ledger, lines, &turn)).await?;
             self.act_on(&turn);
         }
         let leases: Vec<LeaseId> =
