@@ -60,6 +60,12 @@ words! {
         TicketFailed = "ticket.failed",
         /// A holder is given a ticket.
         TicketDelivered = "ticket.delivered",
+        /// kadmin says that a role account is disabled.
+        AccountDisabled = "account.disabled",
+        /// A role account whose keytab was handed over is not as it should be at the KDC.
+        AccountUnsafe = "account.unsafe",
+        /// It is as it should be again.
+        AccountMended = "account.mended",
         /// A keyset was made and stored.
         KeyMade = "key.made",
         /// A principal was created at the KDC.
@@ -146,7 +152,10 @@ impl Event {
             | Self::CallDenied
             | Self::EntitlementsRefused
             | Self::SessionRefused => Outcome::Denied,
-            Self::TicketFailed | Self::KeyFailed | Self::RecoveryAuditShort => Outcome::Failed,
+            Self::TicketFailed
+            | Self::AccountDisabled
+            | Self::KeyFailed
+            | Self::RecoveryAuditShort => Outcome::Failed,
             _ => Outcome::Done,
         }
     }

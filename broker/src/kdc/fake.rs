@@ -76,6 +76,14 @@ impl FakeRealm {
         self.state().principals.insert(client.clone(), record);
     }
 
+    /// Adds a role account under the broker's policy, as an administrator would.
+    pub fn add_managed_account(&self, client: &Principal, keyset: Keyset) {
+        self.add_account(client, keyset);
+        if let Some(record) = self.state().principals.get_mut(client) {
+            record.managed = true;
+        }
+    }
+
     /// Adds a service that is not the broker's: it lacks the policy.
     pub fn add_foreign(&self, service: &Principal, keyset: Keyset) {
         let record = Record {

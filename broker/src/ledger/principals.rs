@@ -6,7 +6,7 @@ use krb_proto::{Kvno, Principal, reason::Reason};
 
 use super::{Ledger, Touched, leases::limit_of_principals};
 use crate::{
-    entitlement::{Denial, Grant, GrantedPrincipal},
+    entitlement::{AccountMode, Denial, Grant, GrantedPrincipal, GrantedTicket},
     kdc::Attributes,
     keys::{
         KvnoUsed, ManagedPrincipal, Phase, Recipient,
@@ -80,6 +80,22 @@ impl Ledger {
             );
             self.principals.insert(granted.principal.clone(), managed);
             self.touched.insert(Touched::Principal(granted.principal.clone()));
+        }
+    }
+
+    /// The client principals of the managed accounts whose tickets the grant names are taken
+    /// up, each for its own account. No keytab ever has their keys.
+    pub fn take_up_accounts(&mut self, grant: &Grant, max_life: Duration, now: SystemTime) {
+        let managed = grant.tickets.iter().filter(|ticket| ticket.mode == AccountMode::Managed);
+        for GrantedTicket { login, client, .. } in managed {
+            if self.principals.contains_key(client) {
+                continue;
+            }
+            let attributes = Attributes::role_account(max_life);
+            let account =
+                ManagedPrincipal::new(client.clone(), login.clone(), false, attributes, now);
+            self.principals.insert(client.clone(), account);
+            self.touched.insert(Touched::Principal(client.clone()));
         }
     }
 

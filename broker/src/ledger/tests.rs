@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     clock::{Clock, SeededEntropy, TestClock},
-    entitlement::{Grant, GrantedPrincipal, GrantedTicket, Limits},
+    entitlement::{AccountMode, Grant, GrantedPrincipal, GrantedTicket, Limits, Sharing},
     keys::Phase,
     krb5::key::{Enctype, Keyset},
     lease::{Exposure, Holder, LeaseState},
@@ -48,7 +48,15 @@ fn grant(account: &str, services: &[u8], ticket: bool) -> Grant {
             .iter()
             .map(|n| GrantedPrincipal { principal: principal(*n), client: false, shared: false })
             .collect(),
-        tickets: ticket.then_some(GrantedTicket { login, client }).into_iter().collect(),
+        tickets: ticket
+            .then_some(GrantedTicket {
+                login,
+                client,
+                mode: AccountMode::Managed,
+                sharing: Sharing::Node,
+            })
+            .into_iter()
+            .collect(),
         limits: Limits { leases: 50, principals: 3, new_principals_per_hour: 3, weight: 1 },
     }
 }

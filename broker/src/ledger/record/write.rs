@@ -5,6 +5,7 @@ use prost::Message;
 use super::{SEALED_IN, wire};
 use crate::{
     clock::unix_millis,
+    entitlement::{AccountMode, Sharing},
     keys::{Held, ManagedPrincipal, Phase},
     krb5::key::Key,
     lease::{End, Lease, LeaseState},
@@ -79,6 +80,8 @@ fn of_lease(lease: &Lease) -> wire::Lease {
             .map(|ticket| wire::Ticket {
                 login: ticket.login.to_string(),
                 client: ticket.client.to_string(),
+                managed: ticket.mode == AccountMode::Managed,
+                sharing: sharing(ticket.sharing),
             })
             .collect(),
         state: lease_state(lease.state),
@@ -129,6 +132,14 @@ fn of_keyset(managed: &ManagedPrincipal, held: &Held, sealer: &Sealer) -> wire::
         made_at: unix_millis(held.keyset.made_at),
         phase: phase(held.phase),
         since: unix_millis(held.since),
+    }
+}
+
+fn sharing(sharing: Sharing) -> u32 {
+    match sharing {
+        Sharing::Principal => 0,
+        Sharing::Node => 1,
+        Sharing::Pod => 2,
     }
 }
 
