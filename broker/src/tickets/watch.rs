@@ -2,7 +2,8 @@
 //!
 //! The broker sets nothing on them, but it may look, where the ACL gives it the right to
 //! inquire (`i`). What should be otherwise is said once, in the log and in the audit log, and
-//! again when it changes. Where it may not look it says nothing.
+//! again when it changes. Where it may not look it says nothing. Accounts are looked at one
+//! after another, spread over half of the time until the next round.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -16,6 +17,12 @@ use crate::{
     ledger::book::Book,
     store::committer::CommitError,
 };
+
+/// How soon it looks again after kadmin did not answer.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
+
+/// What was last said of each account.
+type Said = HashMap<Principal, Vec<&'static str>>;
 
 /// The task that looks.
 pub struct AccountWatch {
@@ -32,42 +39,57 @@ pub struct AccountWatch {
 impl AccountWatch {
     /// Looks at once, and then every so often until `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        let mut said = HashMap::new();
+        let mut said = Said::new();
         loop {
             let looked = stop.run_until_cancelled(self.look(&mut said)).await;
-            if !matches!(looked, Some(Ok(()))) {
-                return; // told to stop, or the broker is about to
-            }
-            if stop.run_until_cancelled(tokio::time::sleep(self.every)).await.is_none() {
+            let pause = match looked {
+                Some(Ok(true)) => self.every,
+                Some(Ok(false)) => self.every.min(TRY_AGAIN),
+                Some(Err(_)) | None => return, // told to stop, or the broker is about to
+            };
+            if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                 return;
             }
         }
     }
 
-    /// Looks at every account, and says what has changed.
-    async fn look(
-        &self,
-        said: &mut HashMap<Principal, Vec<&'static str>>,
-    ) -> Result<(), CommitError> {
+    /// Looks at every account, and says what has changed. False when kadmin is away.
+    async fn look(&self, said: &mut Said) -> Result<bool, CommitError> {
         let admin = self.admin.for_class(Class::Housekeeping);
-        for account in self.policy.accounts() {
+        let accounts = self.policy.accounts();
+        let spread = self.every / 2 / u32::try_from(accounts.len().max(1)).unwrap_or(u32::MAX);
+        for account in accounts {
             if account.mode == AccountMode::Managed {
                 said.remove(&account.client);
                 continue;
             }
-            let found = match admin.inspect(&account.client).await {
-                Ok(state) => faults(state.as_ref()),
+            match admin.inspect(&account.client).await {
+                Ok(state) => self.compare(account, state.as_ref(), said).await?,
                 Err(error) => {
                     say_unseen(&account, &error);
-                    continue;
+                    if error.is_transient() {
+                        return Ok(false);
+                    }
                 }
-            };
-            let before = said.get(&account.client).map(Vec::as_slice).unwrap_or_default();
-            if before != found {
-                self.say(&account, &found).await?;
             }
-            said.insert(account.client, found);
+            tokio::time::sleep(spread).await;
         }
+        Ok(true)
+    }
+
+    /// Says what has changed since it was last said.
+    async fn compare(
+        &self,
+        account: GrantedTicket,
+        state: Option<&PrincipalState>,
+        said: &mut Said,
+    ) -> Result<(), CommitError> {
+        let found = faults(state);
+        let before = said.get(&account.client).map(Vec::as_slice).unwrap_or_default();
+        if before != found {
+            self.say(&account, &found).await?;
+        }
+        said.insert(account.client, found);
         Ok(())
     }
 
