@@ -71,7 +71,8 @@ fn world(nodes: u8) -> World {
     let book = Book::new(Ledger::new("test".into()), committer, sealer, clock.clone());
     let times = TicketTimes { life: MINUTE, retry_after: MINUTE };
     let keytabs = AccountKeytabs::new(std::path::Path::new("/nonexistent"));
-    let tickets = Tickets::new(realm.clone(), keytabs, times, clock.clone(), entropy.clone());
+    let tickets =
+        Tickets::new(realm.clone(), Arc::new(keytabs), times, clock.clone(), entropy.clone());
     let (tickets, hub) = (Arc::new(tickets), Arc::new(Hub::default()));
     let name = "EXAMPLE.COM".parse().unwrap();
     let pusher = Pusher::new(book.clone(), hub.clone(), tickets.clone(), name);
@@ -158,14 +159,14 @@ async fn a_mass_cut_revokes_nothing_and_an_eviction_meanwhile_does() {
     let mut world = world(50);
     world.pass(8 * MINUTE, 31..=50).await;
     assert_eq!(world.count(Event::BrakeOn), 1);
-    assert_eq!((world.count(Event::SessionLost), world.count(Event::LeaseRevoking)), (0, 0));
+    assert_eq!((world.count(SessionLost), world.count(LeaseRevoking)), (0, 0));
     assert_eq!(world.count(Event::SessionSilent), 30);
 
     let actor = Actor::Operator("olga".to_owned());
     let reason = "its disk burns".to_owned();
     let eviction = Eviction { node: node(3), ban: true, reason, actor };
     let planned = world.watch.book.read(|ledger| eviction.plan(ledger)).unwrap();
-    assert_eq!(world.count(Event::SessionLost), 0, "a plan does nothing");
+    assert_eq!(world.count(SessionLost), 0, "a plan does nothing");
     let hit = world.watch.aftermath.evict(&eviction).await.unwrap();
     assert_eq!((hit.nodes.as_slice(), hit.leases.len()), ([node(3)].as_slice(), 1));
     assert_eq!(hit, planned);
@@ -175,7 +176,7 @@ async fn a_mass_cut_revokes_nothing_and_an_eviction_meanwhile_does() {
     assert_eq!(last[..4], [NodeBanned, NodeEvicted, SessionLost, LeaseRevoking]);
 
     world.pass(MINUTE, 1..=50).await;
-    assert_eq!((world.count(Event::BrakeOff), world.count(Event::SessionLost)), (1, 1));
+    assert_eq!((world.count(Event::BrakeOff), world.count(SessionLost)), (1, 1));
 }
 
 #[tokio::test]
