@@ -87,6 +87,11 @@ pub fn from_unix_millis(millis: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(millis)
 }
 
+/// RFC 3339 in UTC, whole seconds, for people.
+pub fn rfc3339(at: SystemTime) -> String {
+    jiff::Timestamp::try_from(at).map_or_else(|_| "no time".to_owned(), |at| format!("{at:.0}"))
+}
+
 #[cfg(any(test, feature = "testing"))]
 pub use testing::{SeededEntropy, TestClock};
 

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::{
     audit::{self, Actor, Event, Record},
-    clock::Entropy,
+    clock::{Entropy, Now},
     entitlement::{Denial, Grant, GrantedTicket, policy::Policy},
     keys::walker::Walker,
     krb5::ccache::Credential,
@@ -87,9 +87,33 @@ impl Issuer {
         let outcome = in_time(deadline, Slow::Records, self.try_issue(request, deadline));
         let outcome = outcome.await.and_then(|issued| issued);
         if let Err(error) = &outcome {
-            self.book.audit(refusal(request, error)).await?;
+            self.book.audit_denial(refusal(request, error)).await?;
         }
         outcome
+    }
+
+    /// Decides as for an issue, for the node that the pod is bound to unless another is named.
+    /// Nothing is granted or recorded.
+    ///
+    /// # Errors
+    /// The first rule that is missing, or why the pod can't be looked up.
+    pub async fn explain(
+        &self,
+        node: Option<NodeName>,
+        pod: &PodUid,
+        volume: &VolumeName,
+    ) -> Result<Grant, IssueError> {
+        let mut seen = self.sight(pod).await?;
+        seen.finished |= self.book.read(|ledger| ledger.is_finished(pod));
+        let node = node.unwrap_or_else(|| seen.node.clone());
+        let grant = self.policy.decide(&seen, &node, volume)?;
+        self.book.read(|ledger| {
+            ledger
+                .check_pin(&seen.pod.namespace, &seen.namespace_uid)
+                .map_err(|pin| namespace_changed(&seen, &pin.uid))?;
+            ledger.check_principals(&grant, self.book.now().wall)
+        })?;
+        Ok(grant)
     }
 
     async fn try_issue(&self, request: &Request, deadline: Instant) -> Result<Issued, IssueError> {
@@ -136,22 +160,28 @@ impl Issuer {
 
     /// Looks the pod up: it is there, on the calling node, and was never seen finished.
     async fn confirm(&self, request: &Request) -> Result<Pod, IssueError> {
-        let sighting = self.pods.look(&request.pod).await;
-        let sighting =
-            sighting.map_err(|source| IssueError::Pods { pod: request.pod.clone(), source })?;
-        let mut pod = match sighting {
-            Sighting::Here(pod) => *pod,
-            Sighting::Gone => return Err(Denial::pod_unknown("no pod has this uid").into()),
-            Sighting::Missing => return Err(Denial::pod_unknown("the pod is missing now").into()),
-            Sighting::Unstamped { what } => {
-                return Err(Denial::pod_unknown(format!("the pod object has no {what}")).into());
-            }
-        };
+        let mut pod = self.sight(&request.pod).await?;
         if pod.node == request.node && pod.finished {
-            self.book.commit(|ledger, _, now| ledger.pod_finished(&request.pod, now.wall)).await?;
+            let finished = |ledger: &mut Ledger, _: &mut Lines, now: Now| {
+                ledger.pod_finished(&request.pod, now.wall);
+            };
+            self.book.commit_essential(finished).await?;
         }
         pod.finished |= self.book.read(|ledger| ledger.is_finished(&request.pod));
         Ok(pod)
+    }
+
+    async fn sight(&self, uid: &PodUid) -> Result<Pod, IssueError> {
+        let sighting = self.pods.look(uid).await;
+        let sighting = sighting.map_err(|source| IssueError::Pods { pod: uid.clone(), source })?;
+        match sighting {
+            Sighting::Here(pod) => Ok(*pod),
+            Sighting::Gone => Err(Denial::pod_unknown("no pod has this uid").into()),
+            Sighting::Missing => Err(Denial::pod_unknown("the pod is missing now").into()),
+            Sighting::Unstamped { what } => {
+                Err(Denial::pod_unknown(format!("the pod object has no {what}")).into())
+            }
+        }
     }
 
     /// Binds the namespace, takes the principals up, and records the lease: one round. Where
@@ -216,7 +246,7 @@ impl Issuer {
     /// When the record can't be made durable.
     pub async fn release(&self, node: &NodeName, id: &LeaseId) -> Result<(), CommitError> {
         self.book
-            .commit(|ledger, lines, now| {
+            .commit_essential(|ledger, lines, now| {
                 let own = ledger.lease(id).is_some_and(|lease| &lease.holder.node == node);
                 if own && ledger.release(id, "released by its node", now.wall) {
                     let actor = Actor::Node(node.clone());

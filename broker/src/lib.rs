@@ -37,6 +37,7 @@ pub mod lease;
 pub mod ledger;
 pub mod material;
 pub mod pods;
+pub mod revocation;
 pub mod session;
 mod start;
 pub mod store;
@@ -53,16 +54,22 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use start::StartError;
 
 use crate::{
-    audit::{Actor, Event, Record, file::FileAudit},
+    audit::{Actor, AuditLog, Event, Record, file::FileAudit},
     clock::{Clock, Entropy, SystemClock, SystemEntropy},
     config::Config,
     entitlement::policy::Policy,
     issue::Issuer,
     kdc::{Kdc, client::RealmClient, gate::Gate, mit::MitAdmin},
-    keys::walker::{Parts, Walker},
+    keys::{
+        drift::Comparer,
+        upkeep::Upkeep,
+        walk::WalkRules,
+        walker::{Parts, Walker},
+    },
     ledger::book::Book,
     material::Pusher,
     pods::file::FilePods,
+    revocation::Revoker,
     session::{aftermath::Aftermath, hub::Hub, sync::Syncing, watch::Watch},
     store::{
         LeaseStore,
@@ -87,15 +94,18 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
 
     let master = MasterKey::from_file(start::master_key_file(&config.store))?;
     let sealer = Sealer::new(&master, entropy.clone());
-    let store_config = start::sled_config(&config.store);
+    let (mark_file, known) = start::second_place(&config.store, &master)?;
+    let store_config = start::sled_config(&config.store, known);
     let sled = SledStore::open(store_config, &master, clock.clone(), entropy.clone())?;
     let store: Arc<dyn LeaseStore> = Arc::new(sled);
     let loaded = store.load()?;
-    let audit = Arc::new(FileAudit::open(&config.audit, loaded.audit_head, started_at)?);
+    let log = FileAudit::open(config.audit.clone(), &master, loaded.audit_head, started_at)?;
+    let audit: Arc<dyn AuditLog> = Arc::new(log);
     let ledger = start::ledger(&config, &loaded, &sealer, clock.now())?;
     let pace = Pace { snapshot_every: config.store.snapshot_every, ..Pace::default() };
     let (committer, committing) =
-        Committer::start(store.clone(), audit, clock.clone(), pace).map_err(StartError::Thread)?;
+        Committer::start_with_mark(store.clone(), audit.clone(), clock.clone(), pace, mark_file)
+            .map_err(StartError::Thread)?;
     let book = Book::new(ledger, committer.clone(), sealer, clock.clone());
     start::record_start(&book, &loaded).await?;
 
@@ -134,7 +144,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         pusher: pusher.clone(),
         entropy: entropy.clone(),
         enctypes: config.realm.enctypes.clone(),
-        times: config.realm.walk,
+        rules: WalkRules { times: config.realm.walk, schedule: config.keys.schedule.clone() },
         realm_checked: realm_checked.clone(),
     };
     let walker = Walker::new(parts, tasks.clone(), stopping.clone());
@@ -144,7 +154,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         policy: policy.clone(),
         walker: walker.clone(),
         tickets: tickets.clone(),
-        entropy,
+        entropy: entropy.clone(),
         default_realm: realm.clone(),
         service_max_life: config.realm.service_max_life,
         within: config.issue_within,
@@ -181,10 +191,32 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         }
         .run(stopping.clone()),
     );
+    let revoker = Revoker {
+        book: book.clone(),
+        pusher: pusher.clone(),
+        tickets: tickets.clone(),
+        walker: walker.clone(),
+    };
+    let comparer = Comparer {
+        book: book.clone(),
+        admin: Arc::new(admin.clone()),
+        kdc: kdc.clone(),
+        walker: walker.clone(),
+    };
+    let upkeep = Upkeep {
+        book: book.clone(),
+        walker: walker.clone(),
+        idle: config.keys.idle,
+        every: tick * 10,
+    };
+    tasks.spawn(upkeep.run(stopping.clone()));
+    tasks.spawn(comparer.clone().run(config.keys.compare_within, stopping.clone()));
+    tasks.spawn(book.feed().clone().run(stopping.clone()));
     let refresher = Refresher { tickets, book: book.clone(), pusher, every: tick };
     tasks.spawn(refresher.run(stopping.clone()));
     let (every, token) = (config.entitlements_every, stopping.clone());
     tasks.spawn(policy.clone().keep_fresh(book.clone(), every, token));
+    tasks.spawn(start::write_merged_denials(book.clone(), stopping.clone()));
     tasks.spawn(start::cut_streams(hub.clone(), stopping.clone()));
     walker.kick_all();
 
@@ -195,18 +227,38 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     };
     let services = api::Services {
         node: api::node::NodeApi {
-            issuer,
+            issuer: issuer.clone(),
             syncing,
             profile: start::profile(&config),
             tasks: tasks.clone(),
             stop: stopping.clone(),
         },
-        lease: api::lease::LeaseApi { book: book.clone(), times: config.times, clock_skew: skew },
+        lease: api::lease::LeaseApi {
+            book: book.clone(),
+            revoker,
+            issuer: issuer.clone(),
+            run: start::name_of_this_run(&*entropy),
+            tasks: tasks.clone(),
+            stop: stopping.clone(),
+            times: config.times,
+            clock_skew: skew,
+        },
+        principal: api::principal::PrincipalApi {
+            book: book.clone(),
+            walker: walker.clone(),
+            comparer,
+            admin: Arc::new(admin.clone()),
+            policy: policy.clone(),
+            service_max_life: config.realm.service_max_life,
+            kadm_policy: config.realm.policy.clone(),
+        },
         node_admin: api::node_admin::NodeAdminApi { aftermath, witnesses, times: config.times },
         namespace: api::namespace::NamespaceApi { book: book.clone(), pods },
         status: api::status::StatusApi {
             book: book.clone(),
             store,
+            audit,
+            audit_file: config.audit.path,
             gate,
             health,
             policy,
@@ -225,7 +277,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     stopping.cancel(); // whatever ended takes the tasks along
     tasks.close();
     tasks.wait().await;
-    let _ = book.audit(Record::new(Event::BrokerStopped, Actor::Broker)).await;
+    let _ = book.audit_later(Record::new(Event::BrokerStopped, Actor::Broker)).await;
     committer.close();
     let _ = tokio::task::spawn_blocking(move || committing.join()).await;
     outcome

@@ -89,6 +89,10 @@ reasons! {
     PrincipalTaken = "PRINCIPAL_TAKEN",
     /// The principal exists at the KDC and is not the broker's.
     PrincipalNotManaged = "PRINCIPAL_NOT_MANAGED",
+    /// An operator has switched the principal off.
+    PrincipalDisabled = "PRINCIPAL_DISABLED",
+    /// What is to be resumed is no longer kept.
+    ResumeLost = "RESUME_LOST",
     /// The account's limits are reached.
     LimitReached = "LIMIT_REACHED",
     /// The broker has no keytab of the role account.

@@ -5,5 +5,7 @@ pub mod bench;
 pub mod cluster;
 pub mod demo;
 pub mod fuzz;
+pub mod handshakes;
 pub mod realm;
+pub mod torture;
 pub mod world;

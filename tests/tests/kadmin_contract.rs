@@ -39,6 +39,28 @@ async fn mit_keeps_the_contract_of_an_administration() {
 }
 
 #[tokio::test]
+async fn mit_keeps_the_contract_of_disabling_deleting_and_role_accounts() {
+    let realm = Realm::start().unwrap();
+    let admin = admin(&realm);
+    let disabled = name(&realm, "HTTP/i.example.com");
+    contract::a_disabled_principal_stays_so_until_it_is_enabled(&admin, &disabled).await;
+    let deleted = name(&realm, "HTTP/j.example.com");
+    contract::what_is_deleted_is_gone_and_may_be_made_again(&admin, &deleted).await;
+    contract::a_role_account_is_made_as_one(&admin, &name(&realm, "tsmanaged")).await;
+    let seen = realm.kadmin_local(&["getprinc", "tsmanaged"]).unwrap();
+    let attributes = seen.lines().find(|line| line.starts_with("Attributes:")).unwrap();
+    assert!(attributes.contains("REQUIRES_PRE_AUTH"), "{seen}");
+    assert!(attributes.contains("DISALLOW_SVR"), "{seen}");
+}
+
+#[tokio::test]
+async fn an_account_that_the_acl_does_not_name_is_not_made() {
+    let realm = Realm::start().unwrap();
+    let refused = admin(&realm).create(&name(&realm, "tsother"), &contract::ROLE_ACCOUNT).await;
+    assert!(matches!(refused, Err(KdcError::Denied { operation: "add", .. })), "{refused:?}");
+}
+
+#[tokio::test]
 async fn kadmind_itself_refuses_what_the_acl_does_not_name() {
     let realm = Realm::start().unwrap();
     let admin = admin(&realm);

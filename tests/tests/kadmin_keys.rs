@@ -74,7 +74,7 @@ async fn the_keytab_of_a_service_makes_no_client() {
 async fn whoever_holds_a_keytab_can_not_change_its_key() {
     let realm = Realm::start().unwrap();
     let admin = mit_admin(&realm, &wide_gate()).unwrap();
-    let client = Attributes { max_life: Duration::from_secs(3_600), client: true };
+    let client = Attributes::service(Duration::from_secs(3_600), true);
     let keytab = web(&realm, &admin, 2, &client).await;
     kinit(&realm, &keytab, WEB, &realm.dir().join("cc")).unwrap();
     let kadmin = realm.tool("kadmin").unwrap().args(["-k", "-t"]).args([&keytab]);

@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use krb_broker::kdc::{
-    AccountKeys, Kdc as _, KdcError, KeyAdmin as _,
+    AccountKeys, Finding, Kdc as _, KdcError, KeyAdmin as _,
     contract::{self, SERVICE, keys},
+    gate::Class,
 };
 use krb_proto::{Kvno, Principal};
 use krb_tests::{
@@ -38,6 +39,65 @@ async fn mit_keeps_the_contract_of_a_kdc() {
 }
 
 #[tokio::test]
+async fn mit_keeps_the_contract_of_what_is_checked_and_observed() {
+    let realm = Realm::start().unwrap();
+    let gate = wide_gate();
+    let (admin, kdc) = (mit_admin(&realm, &gate).unwrap(), realm_client(&realm, &gate));
+    contract::a_clock_is_read_from_a_decrypted_reply(&kdc, 0).await;
+    let service = name("HTTP/b.example.com");
+    contract::every_kdc_is_checked_against_the_held_key(&admin, &kdc, &service).await;
+    let managed = name("tsmanaged");
+    contract::a_role_account_is_observed_by_its_newest_key(&admin, &kdc, &managed).await;
+}
+
+#[tokio::test]
+async fn a_stale_replica_and_a_key_of_somebody_elses_are_told_apart() {
+    let realm = two_kdcs();
+    let gate = wide_gate();
+    let (admin, kdc) = (mit_admin(&realm, &gate).unwrap(), realm_client(&realm, &gate));
+    let (service, managed) = (name("HTTP/web.example.com"), name("tsmanaged"));
+    let (old, new) = (keys(2), keys(3));
+    for (principal, attributes) in [(&service, SERVICE), (&managed, contract::ROLE_ACCOUNT)] {
+        admin.create(principal, &attributes).await.unwrap();
+        admin.activate(principal, &old, &attributes).await.unwrap();
+    }
+    realm.propagate().unwrap();
+    admin.activate(&service, &new, &SERVICE).await.unwrap();
+    admin.activate(&managed, &new, &contract::ROLE_ACCOUNT).await.unwrap();
+    let findings = || async {
+        let checked = kdc.check(&service, &new).await;
+        checked.into_iter().map(|checked| checked.finding).collect::<Vec<_>>()
+    };
+    let account = AccountKeys { client: managed, keysets: vec![old, new.clone()] };
+    let observed = || async {
+        let observed = kdc.observe_account(&account).await;
+        observed.into_iter().map(|seen| seen.kvno.unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(findings().await, [Finding::Same, Finding::Older(Kvno(2))]);
+    assert_eq!(observed().await, [Some(Kvno(3)), Some(Kvno(2))]);
+    realm.kadmin_local(&["cpw", "-randkey", "HTTP/web.example.com"]).unwrap();
+    assert_eq!(findings().await, [Finding::Foreign(Kvno(4)), Finding::Older(Kvno(2))]);
+    realm.propagate().unwrap();
+    assert_eq!(findings().await, [Finding::Foreign(Kvno(4)), Finding::Foreign(Kvno(4))]);
+    assert_eq!(observed().await, [Some(Kvno(3)), Some(Kvno(3))]);
+}
+
+#[tokio::test]
+async fn a_request_counts_at_the_gate_as_what_it_is_for() {
+    let realm = Realm::start().unwrap();
+    let gate = wide_gate();
+    let kdc = realm_client(&realm, &gate).for_class(Class::Revocation);
+    let admin = mit_admin(&realm, &gate).unwrap().for_class(Class::Revocation);
+    admin.create(&name("HTTP/web.example.com"), &SERVICE).await.unwrap();
+    kdc.observe(&name("HTTP/web.example.com")).await;
+    kdc.probe_clock().await;
+    let [at_kdc, at_kadmin] = gate.counts().map(|lane| lane.passed);
+    assert!(at_kdc[0] > 0 && at_kadmin[0] > 0, "{at_kdc:?} {at_kadmin:?}");
+    assert_eq!(at_kdc[1..], [0, 0, 0, 1], "reading the clock is housekeeping, whoever asks");
+    assert_eq!(at_kadmin[1..], [0; 4]);
+}
+
+#[tokio::test]
 async fn the_second_ticket_of_an_account_takes_one_request_and_each_passes_the_gate() {
     let realm = Realm::start().unwrap();
     let gate = wide_gate();
@@ -49,8 +109,8 @@ async fn the_second_ticket_of_an_account_takes_one_request_and_each_passes_the_g
     kdc.tgt(&tsfoo, HOUR).await.unwrap();
     assert_eq!(asked(&realm), 3);
     assert_eq!(gate.counts()[0].passed_in_all(), 3);
-    let offsets = kdc.clock_offsets();
-    assert!(offsets.len() == 1 && offsets[0].1.0.abs() <= 1, "{offsets:?}");
+    let clocks = kdc.clocks();
+    assert!(clocks.len() == 1 && clocks[0].offset.0.abs() <= 1, "{clocks:?}");
 }
 
 #[tokio::test]

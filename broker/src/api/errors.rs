@@ -42,7 +42,7 @@ pub fn invalid(field: &str, problem: impl Display) -> Status {
 impl From<CommitError> for Status {
     fn from(_: CommitError) -> Self {
         let message = "the broker can't record anything now".to_owned();
-        status(Code::Unavailable, Reason::StoreFailed, message)
+        try_again(Code::Unavailable, Reason::StoreFailed, message, SOON)
     }
 }
 

@@ -1,6 +1,6 @@
 //! `StatusService`: how the broker itself is.
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::SystemTime};
 
 use krb_proto::{
     Realm, duration, timestamp,
@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 
 use super::authorize::caller;
 use crate::{
-    audit::{Event, Record},
+    audit::{AuditLog, Event, Record},
     entitlement::policy::Policy,
     kdc::{Health, gate::Gate},
     keys::walker::Walker,
@@ -26,6 +26,10 @@ pub struct StatusApi {
     pub book: Book,
     /// The store.
     pub store: Arc<dyn LeaseStore>,
+    /// The audit log.
+    pub audit: Arc<dyn AuditLog>,
+    /// The file that it writes.
+    pub audit_file: PathBuf,
     /// The gate.
     pub gate: Arc<Gate>,
     /// How the KDCs and kadmin answered lately.
@@ -80,6 +84,7 @@ impl StatusService for StatusApi {
             }),
             brake: Some(brake),
             clock_fault,
+            audit: Some(self.audit()),
         }))
     }
 
@@ -113,6 +118,22 @@ impl StatusApi {
         (self.health)().into_iter().map(written).collect()
     }
 
+    fn audit(&self) -> v1::AuditStatus {
+        let head = self.audit.head();
+        let trouble = self.book.audit_trouble();
+        let (kept, lost) = trouble.as_ref().map_or((0, 0), |trouble| (trouble.kept, trouble.lost));
+        v1::AuditStatus {
+            seq: head.seq,
+            mac: head.mac.to_string(),
+            file: self.audit_file.display().to_string(),
+            lines_merged: self.book.merged_denials(),
+            broken_since: trouble.as_ref().map(|trouble| timestamp(trouble.since)),
+            problem: trouble.map(|trouble| trouble.why.to_string()).unwrap_or_default(),
+            lines_kept: kept,
+            lines_lost: lost,
+        }
+    }
+
     fn lanes(&self) -> Vec<v1::LaneStatus> {
         let written = |lane: crate::kdc::gate::LaneCounts| v1::LaneStatus {
             lane: lane.lane.name().to_owned(),
@@ -127,7 +148,7 @@ impl StatusApi {
 
     fn walks(&self, ledger: &Ledger) -> Vec<v1::WalkStatus> {
         let now = self.book.now().wall;
-        let lines = ledger.walks(now, self.walker.times());
+        let lines = ledger.walks(now, self.walker.rules());
         let written = |line: crate::ledger::query::WalkLine| v1::WalkStatus {
             principal: line.principal.to_string(),
             phase: line.phase,

@@ -52,6 +52,8 @@ words! {
         LeaseRevoking = "lease.revoking",
         /// They have been replaced.
         LeaseRevoked = "lease.revoked",
+        /// An operator took leases away.
+        RevocationAsked = "revocation.asked",
         /// A lease reached its entitlement's hard end.
         LeaseExpired = "lease.expired",
         /// A role account's ticket was fetched anew.
@@ -82,6 +84,24 @@ words! {
         KeyDelivered = "key.delivered",
         /// A number was given up and is never used again.
         KeyBurnt = "key.burnt",
+        /// Holders of it have let a deadline pass.
+        KeyOverdue = "key.overdue",
+        /// A KDC has a key that the broker did not set.
+        KeyDrift = "key.drift",
+        /// An operator asked for a new key.
+        KeyAsked = "key.asked",
+        /// A principal is about to be switched off at the KDC.
+        PrincipalLeaving = "principal.leaving",
+        /// It is switched off there.
+        PrincipalOff = "principal.off",
+        /// It is used again.
+        PrincipalReturning = "principal.returning",
+        /// Nobody has held it for long.
+        PrincipalIdle = "principal.idle",
+        /// An operator switched it off, or on again.
+        PrincipalSwitched = "principal.switched",
+        /// An operator gave it to the broker.
+        PrincipalAdopted = "principal.adopted",
         /// A step of the walk failed.
         KeyFailed = "key.failed",
         /// A node's agent attached.
@@ -138,6 +158,14 @@ words! {
         RecoveryAuditTorn = "recovery.audit_torn",
         /// The log ends before what the store says was written.
         RecoveryAuditShort = "recovery.audit_short",
+        /// The log's chain is broken, or is another than the store knows.
+        RecoveryAuditForged = "recovery.audit_forged",
+        /// A file of the log begins.
+        AuditOpened = "audit.opened",
+        /// Old files of the log are removed, by the retention that is configured.
+        AuditRemoved = "audit.removed",
+        /// The log could not be written for a while.
+        AuditGap = "audit.gap",
     }
 }
 
@@ -164,7 +192,13 @@ impl Event {
             | Self::CallDenied
             | Self::EntitlementsRefused
             | Self::SessionRefused => Outcome::Denied,
-            Self::TicketFailed | Self::KeyFailed | Self::RecoveryAuditShort => Outcome::Failed,
+            Self::TicketFailed
+            | Self::KeyFailed
+            | Self::KeyOverdue
+            | Self::KeyDrift
+            | Self::RecoveryAuditShort
+            | Self::RecoveryAuditForged
+            | Self::AuditGap => Outcome::Failed,
             _ => Outcome::Done,
         }
     }

@@ -7,6 +7,7 @@ use krb_proto::{Namespace, Principal, Realm, text};
 use super::{Config, GateConfig, RealmConfig, StoreConfig, raw};
 use crate::{
     api::roles::RoleRoots,
+    audit::{self, files::Retention},
     entitlement::{problems::Problems, rules::Rules},
     kdc::gate::Caps,
     keys::walk::WalkTimes,
@@ -19,7 +20,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Notes problems of one file.
-struct Checker<'a> {
+pub(super) struct Checker<'a> {
     name: &'a str,
     problems: Problems,
 }
@@ -32,12 +33,13 @@ pub fn check(name: &str, raw: raw::Raw) -> Result<Config, Problems> {
     }
     let listen = c.parse("listen", &raw.listen);
     let times = c.times(&raw.sessions);
+    let walk = c.walk(&raw.realm, &raw.keys);
+    let keys = c.keys(&raw.keys);
     let session_rules = session::Rules {
         times,
         agent_fault_is_loss: raw.sessions.agent_fault_is_loss,
         brake: c.brake(&raw.sessions.brake, times.silent_after),
     };
-    let walk = c.walk(&raw.realm);
     let issue_within =
         c.span("leases.issue_within", raw.leases.issue_within.as_deref(), 30 * SECOND);
     let keep_ended = c.span("leases.keep_ended", raw.leases.keep_ended.as_deref(), HOUR);
@@ -54,6 +56,7 @@ pub fn check(name: &str, raw: raw::Raw) -> Result<Config, Problems> {
     let rules = c.rules(&raw.realm.name, raw.entitlements);
     let realm = c.realm(raw.realm, walk);
     let store = c.store(raw.store);
+    let audit = c.audit(raw.audit);
     match (listen, rules, realm) {
         (Some(listen), Some(rules), Some(realm)) if c.problems.is_empty() => Ok(Config {
             cluster: raw.cluster.into(),
@@ -63,6 +66,7 @@ pub fn check(name: &str, raw: raw::Raw) -> Result<Config, Problems> {
             key: raw.tls.key,
             roles,
             realm,
+            keys,
             gate,
             entitlements,
             entitlements_every,
@@ -71,7 +75,7 @@ pub fn check(name: &str, raw: raw::Raw) -> Result<Config, Problems> {
             pods_gone_after,
             nodes: raw.pods.nodes_dir,
             store,
-            audit: raw.audit.file,
+            audit,
             times,
             session_rules,
             issue_within,
@@ -83,11 +87,11 @@ pub fn check(name: &str, raw: raw::Raw) -> Result<Config, Problems> {
 }
 
 impl Checker<'_> {
-    fn add(&mut self, field: &str, message: impl Display) {
+    pub(super) fn add(&mut self, field: &str, message: impl Display) {
         self.problems.add(self.name, field, message);
     }
 
-    fn parse<T: FromStr<Err: Display>>(&mut self, field: &str, text: &str) -> Option<T> {
+    pub(super) fn parse<T: FromStr<Err: Display>>(&mut self, field: &str, text: &str) -> Option<T> {
         text.parse().map_err(|error: T::Err| self.add(field, error)).ok()
     }
 
@@ -95,15 +99,19 @@ impl Checker<'_> {
         texts.iter().filter_map(|text| self.parse(field, text)).collect()
     }
 
-    /// A span such as `10s`, `4h`, `1m 30s` or `500ms`; never zero.
-    fn span(&mut self, field: &str, text: Option<&str>, default: Duration) -> Duration {
+    /// A span such as `10s`, `4h`, `1m 30s`, `30d` or `500ms`; never zero.
+    pub(super) fn span(&mut self, field: &str, text: Option<&str>, default: Duration) -> Duration {
         let Some(text) = text else { return default };
-        let span =
-            text.parse::<jiff::SignedDuration>().ok().and_then(|s| Duration::try_from(s).ok());
+        let days = jiff::SpanRelativeTo::days_are_24_hours();
+        let parsed = text.parse::<jiff::Span>().ok().and_then(|s| s.to_duration(days).ok());
+        let span = parsed.and_then(|s| Duration::try_from(s).ok());
         match span.filter(|span| !span.is_zero()) {
             Some(span) => span,
             None => {
-                self.add(field, format!("{text:?} is not a time span such as 10s, 4h or 500ms"));
+                self.add(
+                    field,
+                    format!("{text:?} is not a time span such as 10s, 4h, 30d or 500ms"),
+                );
                 default
             }
         }
@@ -149,22 +157,6 @@ impl Checker<'_> {
             window,
             passes_per_hour,
             settle,
-        }
-    }
-
-    fn walk(&mut self, raw: &raw::Realm) -> WalkTimes {
-        let default = WalkTimes::default();
-        let mut span = |field, text: &Option<String>, default| {
-            self.span(&format!("realm.{field}"), text.as_deref(), default)
-        };
-        WalkTimes {
-            acknowledge_within: span(
-                "acknowledge_within",
-                &raw.acknowledge_within,
-                default.acknowledge_within,
-            ),
-            kdc_propagation: span("kdc_propagation", &raw.kdc_propagation, default.kdc_propagation),
-            clock_skew: span("clock_skew", &raw.clock_skew, default.clock_skew),
         }
     }
 
@@ -285,6 +277,26 @@ impl Checker<'_> {
             master_key: raw.master_key,
             allow_same_volume: raw.allow_same_volume,
             cache_bytes: cache_mib.saturating_mul(1024 * 1024),
+            mark_file: raw.mark_file,
+        }
+    }
+
+    fn audit(&mut self, raw: raw::Audit) -> audit::file::Settings {
+        let mib = raw.max_size_mib.unwrap_or(64);
+        if !(1..=1_048_576).contains(&mib) {
+            self.add("audit.max_size_mib", "is not 1 to 1048576");
+        }
+        let days = raw.keep_days.filter(|days| *days > 0);
+        if days.is_some_and(|days| days > 36_500) {
+            self.add("audit.keep_days", "is more than 36500");
+        }
+        audit::file::Settings {
+            path: raw.file,
+            max_bytes: mib.saturating_mul(1024 * 1024),
+            keep: Retention {
+                files: raw.keep_files.filter(|files| *files > 0),
+                age: days.map(|days| Duration::from_secs(days.min(36_500) * 24 * 3600)),
+            },
         }
     }
 }

@@ -15,6 +15,7 @@ use krb_proto::{Principal, Realm};
 
 use crate::{
     api::roles::RoleRoots,
+    audit,
     entitlement::{problems::Problems, rules::Rules},
     kdc::gate::Caps,
     keys::walk::WalkTimes,
@@ -23,7 +24,10 @@ use crate::{
 };
 
 mod check;
+mod keys;
 mod raw;
+
+pub use keys::KeysConfig;
 
 /// What the broker runs by.
 #[derive(Clone, Debug)]
@@ -42,6 +46,8 @@ pub struct Config {
     pub roles: RoleRoots,
     /// The realm.
     pub realm: RealmConfig,
+    /// How keys live.
+    pub keys: KeysConfig,
     /// The caps in front of it.
     pub gate: GateConfig,
     /// Directory of the entitlement files.
@@ -58,8 +64,8 @@ pub struct Config {
     pub nodes: Option<PathBuf>,
     /// The store.
     pub store: StoreConfig,
-    /// The audit log's file.
-    pub audit: PathBuf,
+    /// The audit log's files.
+    pub audit: audit::file::Settings,
     /// The spans of sessions.
     pub times: Times,
     /// What decides whether a session is lost, those spans included.
@@ -129,6 +135,8 @@ pub struct StoreConfig {
     pub cache_bytes: u64,
     /// How often a snapshot is taken.
     pub snapshot_every: Duration,
+    /// The second place that keeps how far the store has come.
+    pub mark_file: Option<PathBuf>,
 }
 
 impl Config {

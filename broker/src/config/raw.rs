@@ -15,6 +15,8 @@ pub struct Raw {
     pub tls: Tls,
     pub realm: Realm,
     #[serde(default)]
+    pub keys: super::keys::Raw,
+    #[serde(default)]
     pub gate: Gate,
     pub entitlements: Entitlements,
     pub pods: Pods,
@@ -110,12 +112,16 @@ pub struct Store {
     pub allow_same_volume: bool,
     pub cache_mib: Option<u64>,
     pub snapshot_every: Option<String>,
+    pub mark_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Audit {
     pub file: PathBuf,
+    pub max_size_mib: Option<u64>,
+    pub keep_files: Option<usize>,
+    pub keep_days: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -86,6 +86,8 @@ pub struct GrantedPrincipal {
     pub client: bool,
     /// Whether several accounts may have it.
     pub shared: bool,
+    /// Whether its host name is the pod's own, and ends with it.
+    pub of_pod: bool,
 }
 
 /// An account whose ticket a pod may have.

@@ -64,6 +64,13 @@ impl Policy {
         decide(&entitlements, &self.rules, pod, node, volume)
     }
 
+    /// Whether the account's service principals may act as clients; `None`: no such account.
+    pub fn may_be_clients(&self, login: &super::Login) -> Option<bool> {
+        let entitlements = self.read().entitlements.clone();
+        let accounts = entitlements.accounts();
+        accounts.iter().find(|account| account.login == *login).map(|account| account.client)
+    }
+
     /// How the entitlements are.
     pub fn status(&self) -> PolicyStatus {
         let state = self.read();
@@ -81,7 +88,7 @@ impl Policy {
             let read = tokio::task::spawn_blocking(move || Entitlements::load(&policy.directory));
             let Ok(outcome) = read.await else { return }; // the runtime is stopping
             if let Some(line) = self.take(outcome) {
-                let _ = book.audit(line).await; // a failed log ends the broker
+                let _ = book.audit_later(line).await; // it fails only when the broker ends
             }
         }
     }

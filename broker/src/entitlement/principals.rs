@@ -204,5 +204,7 @@ fn principal(
     let principal = Principal::new(&[service.as_str(), host.as_str()], &rules.realm)
         .map_err(|why| Denial::malformed(format!("services: {service}/{host} {why}")))?;
     let shared = origin == (Origin::Logical { shared: true });
-    Ok(GrantedPrincipal { principal, client: account.client, shared })
+    let own = matches!(origin, Origin::Own | Origin::PrefixedOwn);
+    let of_pod = own && !host.is_under(&format!("svc.{}", rules.cluster_domain.as_str()));
+    Ok(GrantedPrincipal { principal, client: account.client, shared, of_pod })
 }

@@ -14,13 +14,14 @@ use krb_proto::{Kvno, Principal, Realm};
 
 use self::record::Record;
 use super::{
-    Abilities, AccountKeys, Attributes, Health, Kdc, KdcError, KeyAdmin, Observation,
-    PrincipalState,
+    Abilities, AccountKeys, Attributes, Checked, ClockReading, Finding, Health, Kdc, KdcError,
+    KeyAdmin, Observation, PrincipalState, gate::Class,
 };
 use crate::{
-    clock::{Clock, SystemEntropy},
+    clock::{Boottime, Clock, SystemEntropy},
     krb5::{
         ccache::Credential,
+        exchange::ClockOffset,
         key::{Enctype, Key, Keyset},
     },
 };
@@ -32,15 +33,21 @@ const KADMIN: &str = "kadmin:fake";
 /// Primaries that the administration refuses to the broker.
 const RESERVED: [&str; 5] = ["krbtgt", "kadmin", "kiprop", "K", "host"];
 
-/// A realm in memory.
+/// A realm in memory. Clones are the same realm.
+#[derive(Clone)]
 pub struct FakeRealm {
     realm: Realm,
     clock: Arc<dyn Clock>,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
+    class: Class,
 }
 
 #[derive(Default)]
 struct State {
+    /// How many requests counted as each class.
+    asked: BTreeMap<Class, u64>,
+    /// How far the KDC's clock is ahead, and when a reply last told it.
+    clock: (ClockOffset, Option<Boottime>),
     principals: Database,
     /// What each KDC beyond the first has: a copy of some earlier time.
     replicas: BTreeMap<String, Database>,
@@ -55,7 +62,7 @@ type Database = BTreeMap<Principal, Record>;
 impl FakeRealm {
     /// A realm with one KDC, called `kdc1`, and no principals.
     pub fn new(realm: Realm, clock: Arc<dyn Clock>) -> Self {
-        Self { realm, clock, state: Mutex::default() }
+        Self { realm, clock, state: Arc::default(), class: Class::PodStart }
     }
 
     /// Adds a role account as an administrator would: preauthentication, no tickets to it.
@@ -63,10 +70,8 @@ impl FakeRealm {
         let record = Record {
             keyset: Some(keyset),
             managed: false,
-            attributes: Attributes { max_life: Duration::from_secs(36_000), client: true },
+            attributes: Attributes::role_account(Duration::from_secs(36_000)),
             disabled: false,
-            requires_preauth: true,
-            allows_svr: false,
         };
         self.state().principals.insert(client.clone(), record);
     }
@@ -76,10 +81,8 @@ impl FakeRealm {
         let record = Record {
             keyset: Some(keyset),
             managed: false,
-            attributes: Attributes { max_life: Duration::from_secs(36_000), client: true },
+            attributes: Attributes::service(Duration::from_secs(36_000), true),
             disabled: false,
-            requires_preauth: false,
-            allows_svr: true,
         };
         self.state().principals.insert(service.clone(), record);
     }
@@ -91,16 +94,21 @@ impl FakeRealm {
         }
     }
 
-    /// Disables a principal, or enables it again.
-    pub fn set_disabled(&self, principal: &Principal, disabled: bool) {
+    /// Disables a principal as an administrator would, or enables it again.
+    pub fn administrator_disables(&self, principal: &Principal, disabled: bool) {
         if let Some(record) = self.state().principals.get_mut(principal) {
             record.disabled = disabled;
         }
     }
 
-    /// Removes a principal.
-    pub fn delete(&self, principal: &Principal) {
-        self.state().principals.remove(principal);
+    /// Sets the KDC's clock so many seconds ahead of the broker's; negative for behind.
+    pub fn set_clock_offset(&self, seconds: i64) {
+        self.state().clock.0 = ClockOffset(seconds);
+    }
+
+    /// How many requests counted as `class`.
+    pub fn asked(&self, class: Class) -> u64 {
+        self.state().asked.get(&class).copied().unwrap_or(0)
     }
 
     /// Adds a replica with a copy of what the primary has now; it lags from then on.
@@ -148,9 +156,13 @@ impl FakeRealm {
         self.state.lock().expect("no test panicked with the realm")
     }
 
-    /// Waits as long as answers take now.
+    /// Counts a request, and waits as long as answers take now.
     async fn delay(&self) {
-        let delay = self.state().delay;
+        let delay = {
+            let mut state = self.state();
+            *state.asked.entry(self.class).or_default() += 1;
+            state.delay
+        };
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
@@ -172,8 +184,38 @@ impl FakeRealm {
     }
 }
 
+impl FakeRealm {
+    /// What each KDC, the primary first, answers out of its database.
+    fn each<T>(
+        &self,
+        answer: impl Fn(&Database) -> Result<T, String>,
+    ) -> Vec<(String, Result<T, String>)> {
+        let state = self.state();
+        let ask = |database: &Database| {
+            if state.kdcs_down { Err("does not answer".to_owned()) } else { answer(database) }
+        };
+        let first = ("kdc1".to_owned(), ask(&state.principals));
+        let others = state.replicas.iter();
+        let others = others.map(|(address, database)| (address.clone(), ask(database)));
+        std::iter::once(first).chain(others).collect()
+    }
+
+    /// A reply was decrypted: it told the clock.
+    fn tells_clock(&self) {
+        let now = self.clock.now().boot;
+        let mut state = self.state();
+        if !state.kdcs_down {
+            state.clock.1 = Some(now);
+        }
+    }
+}
+
 #[async_trait]
 impl KeyAdmin for FakeRealm {
+    fn for_class(&self, class: Class) -> Arc<dyn KeyAdmin> {
+        Arc::new(Self { class, ..self.clone() })
+    }
+
     fn abilities(&self) -> Abilities {
         Abilities {
             exact_kvno: true,
@@ -217,12 +259,41 @@ impl KeyAdmin for FakeRealm {
         record.attributes = attributes.clone();
         Ok(())
     }
+
+    async fn set_disabled(&self, principal: &Principal, disabled: bool) -> Result<(), KdcError> {
+        self.may_change(if disabled { "disable" } else { "enable" }, principal)?;
+        self.kadmin(principal).await?;
+        let mut state = self.state();
+        let record = state
+            .principals
+            .get_mut(principal)
+            .ok_or_else(|| KdcError::Unknown { principal: principal.clone() })?;
+        record.must_be_managed(principal)?;
+        record.disabled = disabled;
+        Ok(())
+    }
+
+    async fn delete(&self, principal: &Principal) -> Result<(), KdcError> {
+        self.may_change("delete", principal)?;
+        self.kadmin(principal).await?;
+        let mut state = self.state();
+        if let Some(record) = state.principals.get(principal) {
+            record.must_be_managed(principal)?;
+            state.principals.remove(principal);
+        }
+        Ok(())
+    }
 }
 
 #[async_trait]
 impl Kdc for FakeRealm {
+    fn for_class(&self, class: Class) -> Arc<dyn Kdc> {
+        Arc::new(Self { class, ..self.clone() })
+    }
+
     async fn tgt(&self, account: &AccountKeys, life: Duration) -> Result<Credential, KdcError> {
         self.delay().await;
+        self.tells_clock();
         let client = &account.client;
         let mut state = self.state();
         if state.kdcs_down {
@@ -251,19 +322,60 @@ impl Kdc for FakeRealm {
 
     async fn observe(&self, service: &Principal) -> Vec<Observation> {
         self.delay().await;
-        let state = self.state();
+        self.tells_clock();
         let kvno = |database: &Database| {
-            if state.kdcs_down {
-                return Err("does not answer".to_owned());
-            }
-            Ok(database.get(service).and_then(|record| Some(record.keyset.as_ref()?.kvno)))
+            let keyset = database.get(service).map_or(Ok(None), Record::as_server)?;
+            Ok(keyset.map(|keyset| keyset.kvno))
         };
-        let first = Observation { kdc: "kdc1".to_owned(), kvno: kvno(&state.principals) };
-        let others = state
-            .replicas
-            .iter()
-            .map(|(address, database)| Observation { kdc: address.clone(), kvno: kvno(database) });
-        std::iter::once(first).chain(others).collect()
+        let seen = self.each(kvno).into_iter();
+        seen.map(|(kdc, kvno)| Observation { kdc, kvno }).collect()
+    }
+
+    async fn check(&self, service: &Principal, keyset: &Keyset) -> Vec<Checked> {
+        self.delay().await;
+        self.tells_clock();
+        let finding = |database: &Database| {
+            let found = database.get(service).map_or(Ok(None), Record::as_server)?;
+            Ok(match found {
+                None => Finding::Unknown,
+                Some(found) if found.kvno < keyset.kvno => Finding::Older(found.kvno),
+                Some(found) if found.kvno == keyset.kvno && found.keys == keyset.keys => {
+                    Finding::Same
+                }
+                Some(found) => Finding::Foreign(found.kvno),
+            })
+        };
+        let seen = self.each(finding).into_iter();
+        seen.map(|(kdc, found)| Checked { kdc, finding: found.unwrap_or_else(Finding::Unsaid) })
+            .collect()
+    }
+
+    async fn observe_account(&self, account: &AccountKeys) -> Vec<Observation> {
+        self.delay().await;
+        self.tells_clock();
+        let newest = account.keysets.iter().max_by_key(|keyset| keyset.kvno);
+        let kvno = |database: &Database| {
+            let newest = newest.ok_or("the account has no key to ask with")?;
+            let Some(record) = database.get(&account.client) else { return Ok(None) };
+            let keysets = vec![newest.clone()];
+            match record.may_be_client(&AccountKeys { keysets, ..account.clone() }) {
+                Ok(()) => Ok(Some(newest.kvno)),
+                Err(KdcError::KeyRejected { .. }) => Ok(Some(Kvno(newest.kvno.0 - 1))),
+                Err(error) => Err(error.to_string()),
+            }
+        };
+        let seen = self.each(kvno).into_iter();
+        seen.map(|(kdc, kvno)| Observation { kdc, kvno }).collect()
+    }
+
+    fn clocks(&self) -> Vec<ClockReading> {
+        let (offset, at) = self.state().clock;
+        at.map(|at| ClockReading { kdc: "kdc1".to_owned(), offset, at }).into_iter().collect()
+    }
+
+    async fn probe_clock(&self) {
+        Self { class: Class::Housekeeping, ..self.clone() }.delay().await;
+        self.tells_clock();
     }
 
     fn health(&self) -> Vec<Health> {

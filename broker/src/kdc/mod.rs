@@ -2,10 +2,14 @@
 //!
 //! - [`gate`]: the one function that every request passes.
 //! - [`KeyAdmin`]: what the key walk asks of a realm's administration; [`mit`] is the adapter.
-//! - [`Kdc`]: tickets for role accounts, and the kvno that each KDC uses; [`client`] asks them.
+//! - [`Kdc`]: tickets for role accounts, and the key that each KDC uses; [`client`] asks them.
+//!
+//! A request counts at the gate as what it is for. `for_class` gives the same realm, seen
+//! with the eyes of one [`gate::Class`]: a revocation calls `admin.for_class(Revocation)`.
 //!
 //! Nothing of kadm5 or of ASN.1 shows through.
 
+mod attributes;
 pub mod client;
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
@@ -13,12 +17,18 @@ pub mod contract;
 pub mod fake;
 pub mod gate;
 pub mod mit;
+mod seen;
 
-use std::time::{Duration, SystemTime};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use krb_proto::{Kvno, Principal};
 
+use self::gate::Class;
+pub use self::{
+    attributes::{Attributes, PrincipalRole, PrincipalState},
+    seen::{Checked, ClockReading, Finding, Health, Observation},
+};
 use crate::krb5::{ccache::Credential, key::Keyset};
 
 /// What a kind of KDC can do with keys.
@@ -34,41 +44,16 @@ pub struct Abilities {
     pub acts_on_outstanding_tgt: bool,
 }
 
-/// How a principal whose keys leave the broker is to be at the KDC.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Attributes {
-    /// The longest life of its tickets.
-    pub max_life: Duration,
-    /// Whether it may get tickets as a client. If not, its password is expired.
-    pub client: bool,
-}
-
-/// How a principal is at the KDC.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct PrincipalState {
-    /// The number of its newest key; `None` while it has no key.
-    pub kvno: Option<Kvno>,
-    /// The name of its policy.
-    pub policy: Option<String>,
-    /// The longest life of its tickets.
-    pub max_life: Duration,
-    /// The longest life of its renewable tickets.
-    pub max_renewable_life: Duration,
-    /// Whether its password has expired at the time it was asked: it is no client then.
-    pub password_expired: bool,
-    /// Whether the KDC issues no tickets for it.
-    pub disabled: bool,
-    /// Whether the KDC asks it, as a server, for preauthenticated tickets.
-    pub requires_preauth: bool,
-    /// Whether the KDC issues tickets to it as a server.
-    pub allows_svr: bool,
-}
-
 /// What the key walk asks of a realm's administration.
 ///
-/// Every call may be repeated: a create of what is there already and like it is no error.
+/// Every call may be repeated: a create of what is there already and like it is no error. What
+/// was changed is read back before a call succeeds. Reserved names are refused (`Denied`), and
+/// so is what does not carry the broker's policy (`NotManaged`).
 #[async_trait]
 pub trait KeyAdmin: Send + Sync {
+    /// The same administration, whose requests count as `class` at the gate.
+    fn for_class(&self, class: Class) -> Arc<dyn KeyAdmin>;
+
     /// What this kind of KDC can do.
     fn abilities(&self) -> Abilities;
 
@@ -85,6 +70,7 @@ pub trait KeyAdmin: Send + Sync {
     /// reads both back.
     ///
     /// Setting the same kvno again is no error: a keyset never changes, so it is a repetition.
+    /// A disabled principal stays disabled.
     ///
     /// # Errors
     /// `KvnoInTheWay` when the KDC has a higher kvno; `NotManaged` when the principal lacks the policy.
@@ -94,6 +80,21 @@ pub trait KeyAdmin: Send + Sync {
         keyset: &Keyset,
         attributes: &Attributes,
     ) -> Result<(), KdcError>;
+
+    /// Sees that the KDC issues no tickets for the principal, or does again; all else stays.
+    /// Tickets that are outside stay good: see [`Abilities::acts_on_outstanding_tgt`].
+    ///
+    /// # Errors
+    /// `Unknown` when there is none; `NotManaged` when it lacks the policy.
+    async fn set_disabled(&self, principal: &Principal, disabled: bool) -> Result<(), KdcError>;
+
+    /// Removes the principal. One that is not there is no error.
+    ///
+    /// Whoever makes it again must not use a number that it had: the KDC forgets them.
+    ///
+    /// # Errors
+    /// `NotManaged` when it lacks the policy.
+    async fn delete(&self, principal: &Principal) -> Result<(), KdcError>;
 }
 
 /// The key of a role account, and what was learnt about it.
@@ -101,43 +102,39 @@ pub trait KeyAdmin: Send + Sync {
 pub struct AccountKeys {
     /// The account's principal.
     pub client: Principal,
-    /// Its keysets, as its keytab file has them.
+    /// Its keysets, in any order.
     pub keysets: Vec<Keyset>,
-}
-
-/// What one KDC answered when it was asked for a ticket for a service.
-#[derive(Clone, Debug)]
-pub struct Observation {
-    /// The KDC's address, as configured.
-    pub kdc: String,
-    /// The kvno of the ticket; `None` when it knows no such service.
-    pub kvno: Result<Option<Kvno>, String>,
 }
 
 /// What the broker asks of the KDCs themselves.
 #[async_trait]
 pub trait Kdc: Send + Sync {
+    /// The same KDCs, asked by requests that count as `class` at the gate.
+    fn for_class(&self, class: Class) -> Arc<dyn Kdc>;
+
     /// A ticket-granting ticket for a role account, by an AS exchange.
     async fn tgt(&self, account: &AccountKeys, life: Duration) -> Result<Credential, KdcError>;
 
     /// The kvno that each configured KDC uses for `service`, each asked on its own.
     async fn observe(&self, service: &Principal) -> Vec<Observation>;
 
+    /// Whether each configured KDC, asked on its own, uses `keyset` for `service`: it is asked
+    /// for a ticket, and the ticket is opened with the held key.
+    async fn check(&self, service: &Principal, keyset: &Keyset) -> Vec<Checked>;
+
+    /// Whether each configured KDC, asked on its own, accepts the newest key of a role account.
+    /// No other key is tried.
+    async fn observe_account(&self, account: &AccountKeys) -> Vec<Observation>;
+
+    /// Each KDC's clock, where a decrypted reply has told it, and when.
+    fn clocks(&self) -> Vec<ClockReading>;
+
+    /// Reads the clock of the first KDC that answers, by one exchange that it must decrypt. It
+    /// counts as housekeeping. What comes of it is in [`Kdc::clocks`].
+    async fn probe_clock(&self);
+
     /// How each address answered lately.
     fn health(&self) -> Vec<Health>;
-}
-
-/// How one address answered lately.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Health {
-    /// `host:port`, for kadmin with the prefix `kadmin:`.
-    pub address: String,
-    /// Whether the last attempt was answered.
-    pub reachable: bool,
-    /// What the last failed attempt said.
-    pub last_error: Option<String>,
-    /// When it last answered.
-    pub last_success: Option<SystemTime>,
 }
 
 /// Why a KDC or its administration did not do what was asked.

@@ -10,13 +10,21 @@
 //! - a kvno is outside only on nodes that its `delivered_to` names;
 //! - at most one keyset is under way (Pending, Distributing or Activating), and at most one
 //!   is Current;
-//! - while a node that is fenced was ever given the Current keyset, the principal is due for
-//!   a new one. That is derived from what is stored, so that no crash forgets it.
+//! - while a node that is fenced was ever given the Current keyset, or its number is burnt by a
+//!   revocation, the principal is due for a new one. That is derived from what is stored, so
+//!   that no crash forgets it.
 //!
-//! [`walk`] says which step comes next; [`walker`] takes it. Nothing here but the walker
-//! does I/O.
+//! [`due`] says whether and why a key is to be replaced, and when that may begin; [`walk`] which
+//! step comes next; [`walker`] takes it. [`standing`] is for principals that nobody uses, or
+//! that an operator has switched off. [`upkeep`] and [`drift`] look after what nobody asks for.
+//! Only they and the walker do I/O.
 
+pub mod drift;
+pub mod due;
 pub mod propagation;
+pub mod schedule;
+pub mod standing;
+pub mod upkeep;
 pub mod walk;
 pub mod walker;
 
@@ -27,6 +35,10 @@ use std::{
 
 use krb_proto::{Generation, Kvno, NodeName, Principal};
 
+use self::{
+    due::Debt,
+    standing::{Standing, SwitchedOff},
+};
 use crate::{entitlement::Login, kdc::Attributes, krb5::key::Keyset, lease::Exposure};
 
 /// Readers with 8 bits see another key above this.
@@ -75,6 +87,11 @@ pub struct Held {
     pub phase: Phase,
     /// Since when.
     pub since: SystemTime,
+    /// When the last KDC switched away from it; `None` while one may use it, and for one that
+    /// no KDC ever used.
+    pub retired_at: Option<SystemTime>,
+    /// How many deadlines its holders have let pass.
+    pub missed: u32,
     /// Every node that was ever given it, durable before it left.
     pub delivered_to: BTreeSet<Recipient>,
 }
@@ -98,6 +115,22 @@ pub struct ManagedPrincipal {
     pub keysets: BTreeMap<Kvno, Held>,
     /// Until when each pruned kvno can still be misused.
     pub pruned: BTreeMap<Kvno, SystemTime>,
+    /// Whether the broker made it at the KDC, or adopted it: nothing is set on any other.
+    pub ours: bool,
+    /// Whether it is one pod's own: deleted soon after that pod has gone.
+    pub of_pod: bool,
+    /// What it is at the KDC.
+    pub standing: Standing,
+    /// What it is to be there; `None`: in use.
+    pub switched_off: Option<SwitchedOff>,
+    /// Why its key is to be replaced, besides what follows from its recipients.
+    pub debt: Debt,
+    /// When its key was last replaced.
+    pub replaced_at: Option<SystemTime>,
+    /// When a replacement was last given up, since holders did not answer.
+    pub given_up_at: Option<SystemTime>,
+    /// Since when no live lease names it, as far as was noticed.
+    pub idle_since: Option<SystemTime>,
 }
 
 impl ManagedPrincipal {
@@ -118,6 +151,14 @@ impl ManagedPrincipal {
             high_water: Kvno(Kvno::FIRST.0 - 1),
             keysets: BTreeMap::new(),
             pruned: BTreeMap::new(),
+            ours: false,
+            of_pod: false,
+            standing: Standing::InUse,
+            switched_off: None,
+            debt: Debt::default(),
+            replaced_at: None,
+            given_up_at: None,
+            idle_since: None,
         }
     }
 
@@ -133,7 +174,7 @@ impl ManagedPrincipal {
 
     /// Whether its keys may be given to a pod: the KDC uses one of them.
     pub fn is_ready(&self) -> bool {
-        self.current().is_some()
+        self.standing == Standing::InUse && self.switched_off.is_none() && self.current().is_some()
     }
 
     /// What a keytab of it holds now, ascending.
@@ -165,8 +206,15 @@ impl ManagedPrincipal {
             return Err(KvnoUsed(kvno));
         }
         self.high_water = kvno;
-        let delivered_to = BTreeSet::new();
-        self.keysets.insert(kvno, Held { keyset, phase: Phase::Pending, since: now, delivered_to });
+        let held = Held {
+            keyset,
+            phase: Phase::Pending,
+            since: now,
+            retired_at: None,
+            missed: 0,
+            delivered_to: BTreeSet::new(),
+        };
+        self.keysets.insert(kvno, held);
         Ok(())
     }
 
@@ -183,16 +231,27 @@ impl ManagedPrincipal {
         }
     }
 
-    /// The KDCs use `kvno` now; what they used before retires.
+    /// The KDCs use `kvno` now; what they used before retires. After a compromise it leaves the
+    /// keytabs at once, with all that is retiring and was burnt.
     pub fn became_current(&mut self, kvno: Kvno, now: SystemTime) -> Vec<Kvno> {
+        let abrupt = self.debt.is_abrupt();
         let mut retired = Vec::new();
         for (number, held) in &mut self.keysets {
-            if held.phase == Phase::Current && *number != kvno {
-                (held.phase, held.since) = (Phase::Retiring, now);
+            let was_current = held.phase == Phase::Current && *number != kvno;
+            if was_current {
+                (held.phase, held.since, held.retired_at) = (Phase::Retiring, now, Some(now));
                 retired.push(*number);
             }
+            if abrupt && held.phase == Phase::Retiring && *number < kvno {
+                (held.phase, held.since) = (Phase::Dropping, now);
+            }
+        }
+        if !retired.is_empty() {
+            self.replaced_at = Some(now);
         }
         self.enter(kvno, Phase::Current, now);
+        self.standing = Standing::InUse;
+        self.debt.is_paid_by(kvno);
         retired
     }
 
@@ -214,6 +273,13 @@ impl ManagedPrincipal {
         if self.keysets.remove(&kvno).is_some() {
             self.pruned.insert(kvno, exposed_until);
         }
+    }
+
+    /// Forgets until when numbers pruned before could be misused, where that ended before `at`.
+    pub fn forget_pruned(&mut self, at: SystemTime) -> bool {
+        let before = self.pruned.len();
+        self.pruned.retain(|_, until| *until >= at);
+        before != self.pruned.len()
     }
 
     /// The numbers that were given to a node.

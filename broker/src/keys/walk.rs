@@ -12,13 +12,24 @@ use std::{
 
 use krb_proto::{Kvno, LeaseId};
 
-use super::{Held, ManagedPrincipal, Phase, Recipient};
+use super::{
+    Held, ManagedPrincipal, Phase, Recipient,
+    due::{Begins, Kind},
+    schedule::Schedule,
+    standing::{Off, Standing},
+};
+use crate::clock::rfc3339;
 
 /// The spans of a walk.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct WalkTimes {
     /// How long a revocation's walk waits for holders to acknowledge.
     pub acknowledge_within: Duration,
+    /// How long a scheduled walk waits for holders until they count as silent; it is given up
+    /// after [`DEADLINES`] of them.
+    pub holder_deadline: Duration,
+    /// The least time between two replacements of a principal's key.
+    pub rekey_min_interval: Duration,
     /// How long a KDC that does not answer is waited for. One that answers with an older key
     /// is waited for without an end.
     pub kdc_propagation: Duration,
@@ -30,11 +41,25 @@ impl Default for WalkTimes {
     fn default() -> Self {
         Self {
             acknowledge_within: Duration::from_secs(30),
+            holder_deadline: Duration::from_secs(600),
+            rekey_min_interval: Duration::from_secs(600),
             kdc_propagation: Duration::from_secs(300),
             clock_skew: Duration::from_secs(300),
         }
     }
 }
+
+/// What walks go by.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct WalkRules {
+    /// Their spans.
+    pub times: WalkTimes,
+    /// When keys are replaced in their own time.
+    pub schedule: Schedule,
+}
+
+/// After so many deadlines a scheduled walk is given up.
+pub const DEADLINES: u32 = 3;
 
 /// A live lease that names the principal, and what its holder last acknowledged.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -53,6 +78,10 @@ pub struct WalkView<'a> {
     pub holders: Vec<HolderView>,
     /// By the wall clock.
     pub now: SystemTime,
+    /// Whether the wall clock can't be relied on: nothing that only time allows is done.
+    pub clock_fault: bool,
+    /// When its schedule says that the key is to be replaced.
+    pub scheduled_at: Option<SystemTime>,
     /// The spans.
     pub times: WalkTimes,
 }
@@ -73,6 +102,15 @@ pub enum Step {
     Make,
     /// Let it go to the holders: Pending becomes Distributing.
     Distribute(Kvno),
+    /// Holders have let another deadline pass: say so.
+    Overdue {
+        /// Which keyset.
+        kvno: Kvno,
+        /// How many deadlines have passed.
+        missed: u32,
+        /// Whose acknowledgement is missing.
+        without: Vec<LeaseId>,
+    },
     /// Let it go to the KDC: it becomes Activating. Names holders that do not have it.
     Activate {
         /// Which.
@@ -82,8 +120,13 @@ pub enum Step {
     },
     /// Set it at the KDC, and see that each KDC uses it.
     Set(Kvno),
-    /// Take it away: a fenced node has it, and the KDC does not use it yet.
-    Burn(Kvno),
+    /// Take it away: its number is never used again.
+    Burn {
+        /// Which.
+        kvno: Kvno,
+        /// Why.
+        why: Burnt,
+    },
     /// Take it out of the keytabs: Retiring becomes Dropping.
     Drop(Kvno),
     /// Nobody has it any more: Dropping becomes Pruned.
@@ -93,6 +136,12 @@ pub enum Step {
         /// Until when what it made possible can be misused.
         exposed_until: SystemTime,
     },
+    /// Store that the principal is about to be switched off.
+    Leave(Off),
+    /// Switch it off at the KDC.
+    SwitchOff(Off),
+    /// It is used again: give up whatever key it had.
+    Return,
 }
 
 impl Step {
@@ -102,6 +151,46 @@ impl Step {
             (Self::Prune { kvno, .. }, Self::Prune { kvno: other, .. }) => kvno == other,
             _ => self == other,
         }
+    }
+}
+
+impl Step {
+    /// The keyset that it is about.
+    pub fn kvno(&self) -> Option<Kvno> {
+        match self {
+            Self::Distribute(kvno)
+            | Self::Overdue { kvno, .. }
+            | Self::Activate { kvno, .. }
+            | Self::Set(kvno)
+            | Self::Burn { kvno, .. }
+            | Self::Drop(kvno)
+            | Self::Prune { kvno, .. } => Some(*kvno),
+            _ => None,
+        }
+    }
+}
+
+/// Why a keyset was given up before it was Current.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Burnt {
+    /// Somebody who has lost the right to it had been given it.
+    Exposed,
+    /// Holders did not acknowledge it in time.
+    GivenUp,
+    /// Its principal is switched off.
+    SwitchedOff,
+    /// The KDC has a number that is not below it.
+    InTheWay,
+}
+
+impl fmt::Display for Burnt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Exposed => "a node that lost its right to it had been given it",
+            Self::GivenUp => "holders did not acknowledge it in time; the replacement is given up",
+            Self::SwitchedOff => "its principal is switched off",
+            Self::InTheWay => "the KDC has a number that is not below it",
+        })
     }
 }
 
@@ -127,6 +216,20 @@ pub enum Waiting {
         /// Whose.
         from: Vec<LeaseId>,
     },
+    /// Its turn: keys that retire leave no room for another before.
+    Turn {
+        /// When it comes.
+        at: SystemTime,
+    },
+    /// The broker's wall clock, which can't be relied on.
+    Clock,
+}
+
+impl Waiting {
+    /// Whether holders are asked for it.
+    fn asks(&self) -> bool {
+        matches!(self, Self::Acknowledgements { .. } | Self::Removal { .. })
+    }
 }
 
 impl fmt::Display for Waiting {
@@ -139,6 +242,10 @@ impl fmt::Display for Waiting {
             Self::Removal { kvno, from } => {
                 write!(f, "{} holders to give up kvno {kvno}", from.len())
             }
+            Self::Turn { at } => {
+                write!(f, "its turn: the replacement begins at {}", rfc3339(*at))
+            }
+            Self::Clock => f.write_str("a wall clock that can be relied on"),
         }
     }
 }
@@ -149,90 +256,161 @@ pub const ASK_AGAIN: Duration = Duration::from_secs(30);
 impl ManagedPrincipal {
     /// The next step of this principal's walk.
     pub fn next_step(&self, view: &WalkView<'_>) -> Step {
-        if let Some(held) = self.under_way() {
-            return self.step_forward(held, view);
+        if let Some(step) = self.step_of_standing(view) {
+            return step;
         }
-        if self.is_due(view.fenced) {
-            return Step::Make;
+        let forward = match (self.under_way(), self.current(), self.due(view)) {
+            (Some(held), ..) => self.step_forward(held, view),
+            (None, None, _) => Step::Make,
+            (None, Some(_), Some(kind)) => self.step_to_begin(kind, view),
+            (None, Some(_), None) => Step::Rest,
+        };
+        // What retires goes on meanwhile.
+        match forward {
+            Step::Rest | Step::Wait { .. } => sooner(forward, self.step_of_the_retired(view)),
+            step => step,
         }
-        self.step_of_the_retired(view)
     }
 
-    /// Whether a new key is needed: there is none, or a fenced node has the Current one.
-    pub fn is_due(&self, fenced: &dyn Fn(&Recipient) -> bool) -> bool {
-        self.current().is_none_or(|held| held.delivered_to.iter().any(fenced))
+    /// Whether every number up to `given` has been replaced at the KDCs, or opens nothing there.
+    pub fn is_replaced(&self, given: Kvno) -> bool {
+        let is_off = matches!(self.standing, Standing::Off(_));
+        is_off || self.current().is_some_and(|current| current.keyset.kvno > given)
     }
 
-    /// Whether every key that `recipient` was ever given has been replaced at the KDCs.
-    pub fn is_replaced_for(&self, recipient: &Recipient) -> bool {
-        let newest_given = self.kvnos_given(recipient).last().copied();
-        match (newest_given, self.current()) {
-            (None, _) => true,
-            (Some(given), Some(current)) => current.keyset.kvno > given,
-            (Some(_), None) => false,
+    /// Takes a step that is nothing but a record. False for one that needs more.
+    pub fn take(&mut self, step: &Step, now: SystemTime) -> bool {
+        match step {
+            Step::Distribute(kvno) => self.enter(*kvno, Phase::Distributing, now),
+            Step::Activate { kvno, .. } => self.enter(*kvno, Phase::Activating, now),
+            Step::Drop(kvno) => self.enter(*kvno, Phase::Dropping, now),
+            Step::Overdue { kvno, missed, .. } => {
+                self.keysets.entry(*kvno).and_modify(|held| held.missed = *missed);
+            }
+            Step::Burn { kvno, why } => {
+                self.burn(*kvno, now);
+                if *why == Burnt::GivenUp {
+                    self.given_up_at = Some(now);
+                    self.debt.asked = None;
+                }
+            }
+            Step::Prune { kvno, exposed_until } => self.prune(*kvno, *exposed_until),
+            Step::Leave(how) => self.standing = Standing::Leaving(*how),
+            Step::Return => self.give_up_all(now),
+            Step::Rest | Step::Wait { .. } | Step::Make | Step::Set(_) | Step::SwitchOff(_) => {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn step_to_begin(&self, kind: Kind, view: &WalkView<'_>) -> Step {
+        match self.begins(kind, view.now, &view.times) {
+            Begins::Now => Step::Make,
+            Begins::AfterDropping(kvno) => Step::Drop(kvno),
+            Begins::At(until) => Step::Wait { until, what: Waiting::Turn { at: until } },
         }
     }
 
     fn step_forward(&self, held: &Held, view: &WalkView<'_>) -> Step {
         let kvno = held.keyset.kvno;
-        let exposed = held.delivered_to.iter().any(view.fenced);
         match held.phase {
-            Phase::Pending | Phase::Distributing if exposed => Step::Burn(kvno),
+            Phase::Pending | Phase::Distributing if self.is_exposed(held, view.fenced) => {
+                Step::Burn { kvno, why: Burnt::Exposed }
+            }
             // Nobody can miss a first key, and nobody waits for it but its pods.
             Phase::Pending if self.current().is_none() || view.holders.is_empty() => {
                 Step::Activate { kvno, without: Vec::new() }
             }
             Phase::Pending => Step::Distribute(kvno),
-            Phase::Distributing => {
-                let from = lacking(&view.holders, |has| has.contains(&kvno));
-                let until = held.since + view.times.acknowledge_within;
-                if from.is_empty() || view.now >= until {
-                    Step::Activate { kvno, without: from }
-                } else {
-                    Step::Wait { until, what: Waiting::Acknowledgements { kvno, from } }
-                }
-            }
+            Phase::Distributing => self.step_of_distributing(held, view),
             _ => Step::Set(kvno),
         }
     }
 
-    /// Each retired keyset leaves the keytabs at its own time; only its end waits for holders.
-    fn step_of_the_retired(&self, view: &WalkView<'_>) -> Step {
-        let mut waits: Option<Step> = None;
-        for held in self.keysets.values() {
-            let step = match held.phase {
-                Phase::Retiring => self.step_of_retiring(held, view),
-                Phase::Dropping => step_of_dropping(held, view),
-                _ => continue,
-            };
-            let Step::Wait { until, .. } = &step else { return step };
-            if !matches!(&waits, Some(Step::Wait { until: sooner, .. }) if sooner <= until) {
-                waits = Some(step);
-            }
+    /// A replacement in its own time waits for every holder; a pressing one goes on without
+    /// those that do not answer.
+    fn step_of_distributing(&self, held: &Held, view: &WalkView<'_>) -> Step {
+        let kvno = held.keyset.kvno;
+        let from = lacking(&view.holders, |has| has.contains(&kvno));
+        if from.is_empty() {
+            return Step::Activate { kvno, without: from };
         }
-        waits.unwrap_or(Step::Rest)
+        let until = match self.due(view) {
+            Some(Kind::Revocation | Kind::Emergency) => {
+                let until = held.since + view.times.acknowledge_within;
+                if view.now >= until {
+                    return Step::Activate { kvno, without: from };
+                }
+                until
+            }
+            _ => {
+                let until = held.since + view.times.holder_deadline * (held.missed + 1);
+                if view.now >= until {
+                    let missed = held.missed + 1;
+                    return if missed < DEADLINES {
+                        Step::Overdue { kvno, missed, without: from }
+                    } else {
+                        Step::Burn { kvno, why: Burnt::GivenUp }
+                    };
+                }
+                until
+            }
+        };
+        Step::Wait { until, what: Waiting::Acknowledgements { kvno, from } }
+    }
+
+    /// Each retired keyset leaves the keytabs at its own time; only its end waits for holders.
+    pub(super) fn step_of_the_retired(&self, view: &WalkView<'_>) -> Step {
+        let step = |held: &Held| match held.phase {
+            Phase::Retiring => self.step_of_retiring(held, view),
+            Phase::Dropping => self.step_of_dropping(held, view),
+            _ => Step::Rest,
+        };
+        self.keysets.values().map(step).fold(Step::Rest, sooner)
     }
 
     fn step_of_retiring(&self, held: &Held, view: &WalkView<'_>) -> Step {
         let kvno = held.keyset.kvno;
-        let until = held.since + self.attributes.max_life + view.times.clock_skew;
+        let until = held.since + self.retirement(&view.times);
         if view.now < until {
             Step::Wait { until, what: Waiting::Tickets { kvno } }
+        } else if view.clock_fault {
+            Step::Wait { until: view.now + ASK_AGAIN, what: Waiting::Clock }
         } else {
             Step::Drop(kvno)
         }
     }
+
+    fn step_of_dropping(&self, held: &Held, view: &WalkView<'_>) -> Step {
+        let kvno = held.keyset.kvno;
+        let from = lacking(&view.holders, |has| !has.contains(&kvno));
+        if !from.is_empty() {
+            return Step::Wait {
+                until: view.now + ASK_AGAIN,
+                what: Waiting::Removal { kvno, from },
+            };
+        }
+        // Forged tickets were good for any holder until now; a ticket that was got with it as a
+        // client lives as long as the KDC let it when it still took the key.
+        let as_client = held.retired_at.map(|at| at + self.attributes.max_life);
+        let last_use = as_client.map_or(view.now, |at| at.max(view.now));
+        Step::Prune { kvno, exposed_until: last_use + view.times.clock_skew }
+    }
 }
 
-fn step_of_dropping(held: &Held, view: &WalkView<'_>) -> Step {
-    let kvno = held.keyset.kvno;
-    let from = lacking(&view.holders, |has| !has.contains(&kvno));
-    if from.is_empty() {
-        // Tickets that were got with it as a client, or issued under it, have ended: Dropping
-        // began after them. Forged ones were good for any holder until now.
-        Step::Prune { kvno, exposed_until: view.now + view.times.clock_skew }
-    } else {
-        Step::Wait { until: view.now + ASK_AGAIN, what: Waiting::Removal { kvno, from } }
+/// Of two steps the one that can be taken now; of two waits the one for which holders are asked,
+/// until the sooner time.
+fn sooner(one: Step, other: Step) -> Step {
+    match (one, other) {
+        (one, Step::Rest) => one,
+        (Step::Rest, other) => other,
+        (Step::Wait { until, what }, Step::Wait { until: second, what: other }) => {
+            let what = if other.asks() && !what.asks() { other } else { what };
+            Step::Wait { until: until.min(second), what }
+        }
+        (Step::Wait { .. }, other) => other,
+        (one, _) => one,
     }
 }
 

@@ -21,14 +21,15 @@ use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    NumbersUsedUp, Phase,
+    NumbersUsedUp,
+    due::Kind,
     propagation::Setting,
-    walk::{ASK_AGAIN, Step, Waiting, WalkTimes},
+    walk::{ASK_AGAIN, Burnt, Step, Waiting, WalkRules, WalkTimes},
 };
 use crate::{
     audit::{self, Actor, Event, Record},
     clock::Entropy,
-    kdc::{Kdc, KdcError, KeyAdmin},
+    kdc::{Kdc, KdcError, KeyAdmin, gate::Class},
     krb5::key::{Enctype, Keyset},
     ledger::{
         Ledger,
@@ -55,7 +56,7 @@ struct Inner {
     pusher: Pusher,
     entropy: Arc<dyn Entropy>,
     enctypes: Vec<Enctype>,
-    times: WalkTimes,
+    rules: WalkRules,
     realm_checked: Arc<AtomicBool>,
     walks: Mutex<HashMap<Principal, Arc<Walk>>>,
     tasks: TaskTracker,
@@ -151,8 +152,8 @@ pub struct Parts {
     pub entropy: Arc<dyn Entropy>,
     /// The enctypes of new keysets.
     pub enctypes: Vec<Enctype>,
-    /// The spans of a walk.
-    pub times: WalkTimes,
+    /// What walks go by.
+    pub rules: WalkRules,
     /// Whether kadmin was found to be as it must be: no key is set before.
     pub realm_checked: Arc<AtomicBool>,
 }
@@ -160,7 +161,7 @@ pub struct Parts {
 impl Walker {
     /// A walker whose background walks run in `tasks` until `stop`.
     pub fn new(parts: Parts, tasks: TaskTracker, stop: CancellationToken) -> Self {
-        let Parts { book, admin, kdc, pusher, entropy, enctypes, times, realm_checked } = parts;
+        let Parts { book, admin, kdc, pusher, entropy, enctypes, rules, realm_checked } = parts;
         let walks = Mutex::default();
         Self(Arc::new(Inner {
             book,
@@ -169,7 +170,7 @@ impl Walker {
             pusher,
             entropy,
             enctypes,
-            times,
+            rules,
             realm_checked,
             walks,
             tasks,
@@ -177,9 +178,13 @@ impl Walker {
         }))
     }
 
-    /// The spans of its walks.
-    pub fn times(&self) -> WalkTimes {
-        self.0.times
+    /// What its walks go by.
+    pub fn rules(&self) -> &WalkRules {
+        &self.0.rules
+    }
+
+    fn times(&self) -> &WalkTimes {
+        &self.0.rules.times
     }
 
     /// Sees that the principal has a key that the KDC uses, making its first one if need be.
@@ -224,7 +229,7 @@ impl Walker {
     /// Walks every principal on that is not at rest: at the start, and when in doubt.
     pub fn kick_all(&self) {
         let now = self.0.book.now().wall;
-        let walking = self.0.book.read(|ledger| ledger.walking(now, self.0.times));
+        let walking = self.0.book.read(|ledger| ledger.walking(now, &self.0.rules));
         walking.iter().for_each(|principal| self.kick(principal));
     }
 
@@ -263,7 +268,7 @@ impl Walker {
 
     fn is_at_rest(&self, principal: &Principal) -> bool {
         let now = self.0.book.now().wall;
-        self.0.book.read(|ledger| ledger.next_step(principal, now, self.0.times)) == Step::Rest
+        self.0.book.read(|ledger| ledger.next_step(principal, now, &self.0.rules)) == Step::Rest
     }
 
     /// Logs a failure, once for each different one, and shows it to operators meanwhile.
@@ -273,7 +278,7 @@ impl Walker {
         if *said != text {
             tracing::warn!(%principal, error = text, "a step of a key failed and is tried again");
             let line = Record::new(Event::KeyFailed, Actor::Broker).principal(principal);
-            let _ = self.0.book.audit(line.detail(&text)).await;
+            let _ = self.0.book.audit_later(line.detail(&text)).await;
             *said = text;
         }
     }
@@ -282,7 +287,7 @@ impl Walker {
         let now = self.0.book.now().wall;
         let (step, recovery) = self.0.book.read(|ledger| {
             let recovery = ledger.recovery().map(str::to_owned);
-            (ledger.next_step(principal, now, self.0.times), recovery)
+            (ledger.next_step(principal, now, &self.0.rules), recovery)
         });
         if let (Some(why), true) = (recovery, step != Step::Rest) {
             self.waits(principal, format!("recovery: {why}"));
@@ -292,41 +297,9 @@ impl Walker {
             Step::Rest => return Ok(Took::Rest),
             Step::Wait { until, what } => return self.wait(principal, turn, until, what).await,
             Step::Make => self.make(principal, &step, turn).await?,
-            Step::Distribute(kvno) => {
-                let line = Record::new(Event::KeyDistributing, Actor::Broker);
-                self.enter(principal, &step, kvno, Phase::Distributing, line).await?;
-            }
-            Step::Activate { kvno, without } => {
-                let without: Vec<String> = without.iter().map(ToString::to_string).collect();
-                let detail = match without.as_slice() {
-                    [] => String::new(),
-                    names => format!("not acknowledged by {}", names.join(" ")),
-                };
-                let line = Record::new(Event::KeyActivating, Actor::Broker).detail(&detail);
-                self.enter(principal, &step, kvno, Phase::Activating, line).await?;
-            }
             Step::Set(kvno) => return self.set(principal, kvno, turn).await,
-            Step::Burn(kvno) => {
-                let line = Record::new(Event::KeyBurnt, Actor::Broker)
-                    .detail("a lost node had been given it");
-                self.record_step(principal, &step, line, kvno, |ledger, now| {
-                    ledger.burn(principal, kvno, now);
-                })
-                .await?;
-                self.push_all(principal).await?;
-            }
-            Step::Drop(kvno) => {
-                let line = Record::new(Event::KeyDropping, Actor::Broker);
-                self.enter(principal, &step, kvno, Phase::Dropping, line).await?;
-            }
-            Step::Prune { kvno, exposed_until } => {
-                let line = Record::new(Event::KeyPruned, Actor::Broker)
-                    .exposed_until(audit::Exposure::Until(exposed_until));
-                self.record_step(principal, &step, line, kvno, |ledger, _| {
-                    ledger.prune(principal, kvno, exposed_until);
-                })
-                .await?;
-            }
+            Step::SwitchOff(how) => self.switch_off(principal, how).await?,
+            _ => self.record_step(principal, &step).await?,
         }
         Ok(Took::Step)
     }
@@ -339,13 +312,11 @@ impl Walker {
         turn: &mut Turn,
     ) -> Result<(), WalkError> {
         let kdc = |source| WalkError::Kdc { principal: principal.clone(), source };
-        let at_kdc = self.0.admin.inspect(principal).await.map_err(kdc)?;
+        let at_kdc = self.admin(principal).inspect(principal).await.map_err(kdc)?;
         let found = at_kdc.as_ref().and_then(|state| state.kvno);
         if let Some(found) = found {
-            // With no key of ours it is somebody else's, or ours of a store that is gone: an
-            // operator must say.
-            if !self.0.book.read(|ledger| ledger.principal(principal).is_some_and(|p| p.is_ready()))
-            {
+            // It is somebody else's, or ours of a store that is gone: an operator must say.
+            if !self.0.book.read(|ledger| ledger.principal(principal).is_some_and(|p| p.ours)) {
                 return Err(kdc(KdcError::NotRecorded { principal: principal.clone() }));
             }
             self.0.book.note(|ledger, _| ledger.seen_at_kdc(principal, found));
@@ -359,29 +330,26 @@ impl Walker {
         }
         let made_at = self.0.book.now().wall;
         let keyset = Keyset::random(kvno, &self.0.enctypes, &*self.0.entropy, made_at);
-        let line = Record::new(Event::KeyMade, Actor::Broker).enctypes(self.0.enctypes.clone());
         turn.made = Some((kvno, at_kdc.is_some()));
-        self.record_step(principal, step, line, kvno, |ledger, now| {
-            // used meanwhile: the next step makes another
-            let _ = ledger.add_keyset(principal, keyset, now);
-        })
-        .await
-    }
-
-    /// Moves a keyset on. Entering a phase that changes keytabs is followed by pushes, made
-    /// by the wait that comes next.
-    async fn enter(
-        &self,
-        principal: &Principal,
-        step: &Step,
-        kvno: Kvno,
-        phase: Phase,
-        line: Record,
-    ) -> Result<(), WalkError> {
-        self.record_step(principal, step, line, kvno, |ledger, now| {
-            ledger.enter_phase(principal, kvno, phase, now);
-        })
-        .await
+        let rules = &self.0.rules;
+        self.0
+            .book
+            .commit_if(|ledger, lines, now| {
+                let kind = ledger.due(principal, now.wall, rules);
+                let still = ledger.next_step(principal, now.wall, rules).is_same(step);
+                still.then(|| {
+                    let line = Record::new(Event::KeyMade, Actor::Broker)
+                        .principal(principal)
+                        .kvnos([kvno])
+                        .enctypes(self.0.enctypes.clone());
+                    lines.push(line.detail(kind.map_or("first", Kind::name)));
+                    // used meanwhile: the next step makes another
+                    let _ = ledger.add_keyset(principal, keyset, now.wall);
+                })
+            })
+            .await
+            .map(drop)
+            .map_err(|source| WalkError::Store { principal: principal.clone(), source })
     }
 
     /// The KDCs use the key: leases that waited for it are revoked in the same round.
@@ -393,11 +361,7 @@ impl Walker {
                 let line = Record::new(Event::KeyRetiring, Actor::Broker);
                 lines.push(line.principal(principal).kvnos(retired));
             }
-            for id in ledger.finish_revoking(principal) {
-                if let Some(lease) = ledger.lease(&id) {
-                    lines.push(audit::of_lease(Event::LeaseRevoked, Actor::Broker, lease));
-                }
-            }
+            finish_revoking(ledger, lines, principal);
         })
         .await
     }
@@ -415,7 +379,9 @@ impl Walker {
         let (awaited, from) = match what {
             Waiting::Acknowledgements { kvno, from } => (Awaited::Has(kvno), from),
             Waiting::Removal { kvno, from } => (Awaited::Lacks(kvno), from),
-            Waiting::Tickets { kvno } => (Awaited::Has(kvno), Vec::new()),
+            Waiting::Tickets { .. } | Waiting::Turn { .. } | Waiting::Clock => {
+                return Ok(Took::Nothing(self.until(until)));
+            }
         };
         let now = self.0.book.now().wall;
         let lately = |at: &SystemTime| now.duration_since(*at).is_ok_and(|age| age < ASK_AGAIN);
@@ -432,7 +398,28 @@ impl Walker {
             let pushed = self.push(principal, &owed).await?;
             turn.pushed.extend(pushed.into_iter().map(|(id, stream)| ((awaited, id, stream), now)));
         }
-        Ok(Took::Nothing(until.duration_since(now).unwrap_or_default().max(LOOK_AGAIN.0)))
+        Ok(Took::Nothing(self.until(until)))
+    }
+
+    fn until(&self, until: SystemTime) -> Duration {
+        until.duration_since(self.0.book.now().wall).unwrap_or_default().max(LOOK_AGAIN.0)
+    }
+
+    /// What the principal's requests count as at the gate.
+    fn class(&self, principal: &Principal) -> Class {
+        let now = self.0.book.now().wall;
+        self.0.book.read(|ledger| {
+            let first = ledger.principal(principal).is_some_and(|p| p.current().is_none());
+            match ledger.due(principal, now, &self.0.rules) {
+                _ if first => Class::PodStart,
+                Some(Kind::Revocation | Kind::Emergency) => Class::Revocation,
+                _ => Class::Rotation,
+            }
+        })
+    }
+
+    fn admin(&self, principal: &Principal) -> Arc<dyn KeyAdmin> {
+        self.0.admin.for_class(self.class(principal))
     }
 
     async fn push_all(&self, principal: &Principal) -> Result<(), WalkError> {
@@ -449,29 +436,27 @@ impl Walker {
         self.0.pusher.push(leases).await.map_err(store)
     }
 
-    /// Records a step, if it is still the one to take: a holder that came or a node that was
-    /// lost since it was chosen may have made it another.
-    async fn record_step(
-        &self,
-        principal: &Principal,
-        step: &Step,
-        line: Record,
-        kvno: Kvno,
-        change: impl FnOnce(&mut Ledger, SystemTime),
-    ) -> Result<(), WalkError> {
-        let times = self.0.times;
-        self.0
+    /// Records a step that is nothing but a record, if it is still the one to take: a holder
+    /// that came or a node that was lost since it was chosen may have made it another.
+    async fn record_step(&self, principal: &Principal, step: &Step) -> Result<(), WalkError> {
+        let rules = &self.0.rules;
+        let taken = self
+            .0
             .book
-            .commit_if(|ledger, lines, now| {
-                let still = ledger.next_step(principal, now.wall, times).is_same(step);
-                still.then(|| {
-                    lines.push(line.principal(principal).kvnos([kvno]));
-                    change(ledger, now.wall);
-                })
+            .commit_essential_if(|ledger, lines, now| {
+                let still = ledger.next_step(principal, now.wall, rules).is_same(step);
+                (still && ledger.take_step(principal, step, now.wall))
+                    .then(|| lines.extend(line_of(step).map(|line| line.principal(principal))))
             })
             .await
-            .map(drop)
-            .map_err(|source| WalkError::Store { principal: principal.clone(), source })
+            .map_err(|source| WalkError::Store { principal: principal.clone(), source })?;
+        if let (Some(()), Step::Burn { why, .. }) = (taken, step) {
+            if *why == Burnt::GivenUp {
+                tracing::error!(%principal, "a replacement is given up: holders do not answer");
+            }
+            self.push_all(principal).await?;
+        }
+        Ok(())
     }
 
     async fn record(
@@ -483,7 +468,7 @@ impl Walker {
     ) -> Result<(), WalkError> {
         self.0
             .book
-            .commit(|ledger, lines, now| {
+            .commit_essential(|ledger, lines, now| {
                 lines.push(line.principal(principal).kvnos([kvno]));
                 change(ledger, lines, now.wall);
             })
@@ -508,6 +493,46 @@ impl Walker {
         let mut byte = [0];
         self.0.entropy.fill(&mut byte);
         f64::from(byte[0]) / 255.0
+    }
+}
+
+/// The audit line of a step that is nothing but a record.
+fn line_of(step: &Step) -> Option<Record> {
+    let of = |event, kvno: &Kvno| Record::new(event, Actor::Broker).kvnos([*kvno]);
+    Some(match step {
+        Step::Distribute(kvno) => of(Event::KeyDistributing, kvno),
+        Step::Overdue { kvno, without, .. } => {
+            of(Event::KeyOverdue, kvno).detail(&missing(without))
+        }
+        Step::Activate { kvno, without } => {
+            of(Event::KeyActivating, kvno).detail(&missing(without))
+        }
+        Step::Burn { kvno, why } => of(Event::KeyBurnt, kvno).detail(&why.to_string()),
+        Step::Drop(kvno) => of(Event::KeyDropping, kvno),
+        Step::Prune { kvno, exposed_until } => {
+            of(Event::KeyPruned, kvno).exposed_until(audit::Exposure::Until(*exposed_until))
+        }
+        Step::Leave(how) => Record::new(Event::PrincipalLeaving, Actor::Broker).detail(how.name()),
+        Step::Return => Record::new(Event::PrincipalReturning, Actor::Broker),
+        _ => return None,
+    })
+}
+
+fn missing(leases: &[LeaseId]) -> String {
+    let names: Vec<String> = leases.iter().map(ToString::to_string).collect();
+    if names.is_empty() {
+        String::new()
+    } else {
+        format!("not acknowledged by {}", names.join(" "))
+    }
+}
+
+/// Leases that waited for this principal are Revoked now.
+fn finish_revoking(ledger: &mut Ledger, lines: &mut Lines, principal: &Principal) {
+    for id in ledger.finish_revoking(principal) {
+        if let Some(lease) = ledger.lease(&id) {
+            lines.push(audit::of_lease(Event::LeaseRevoked, Actor::Broker, lease));
+        }
     }
 }
 

@@ -49,6 +49,12 @@ impl Ledger {
         ids.into_iter().flatten().filter(|id| self.is_active(id)).copied().collect()
     }
 
+    /// Whether a live lease names the principal.
+    pub fn is_named(&self, principal: &Principal) -> bool {
+        let ids = self.by_principal.get(principal);
+        ids.into_iter().flatten().any(|id| self.leases.get(id).is_some_and(Lease::is_live))
+    }
+
     /// Whether the holder has material under the lease.
     pub fn is_active(&self, id: &LeaseId) -> bool {
         self.leases.get(id).is_some_and(|lease| lease.state == LeaseState::Active)
@@ -223,35 +229,13 @@ impl Ledger {
         End { at: now, kvnos, ticket_endtime: self.latest_endtime(lease) }
     }
 
-    fn latest_endtime(&self, lease: &Lease) -> Option<SystemTime> {
+    /// The latest endtime of any ticket that the lease may have been given.
+    pub fn latest_endtime(&self, lease: &Lease) -> Option<SystemTime> {
         if lease.state == LeaseState::Pending {
             return None;
         }
         let endtime = |login| self.accounts.get(login).and_then(|account| account.latest_endtime);
         lease.tickets.iter().filter_map(|ticket| endtime(&ticket.login)).max()
-    }
-
-    /// Leases that are being revoked and whose keys have all been replaced become Revoked.
-    pub fn finish_revoking(&mut self, principal: &Principal) -> Vec<LeaseId> {
-        let ids: Vec<LeaseId> =
-            self.by_principal.get(principal).into_iter().flatten().copied().collect();
-        ids.into_iter().filter(|id| self.finish_revoking_one(id)).collect()
-    }
-
-    pub(super) fn finish_revoking_one(&mut self, id: &LeaseId) -> bool {
-        let Some(lease) = self.leases.get(id) else { return false };
-        let recipient = (lease.holder.node.clone(), lease.generation);
-        let replaced = |principal: &Principal| {
-            self.principals.get(principal).is_none_or(|known| known.is_replaced_for(&recipient))
-        };
-        if lease.state != LeaseState::Revoking || !lease.principals.iter().all(replaced) {
-            return false;
-        }
-        let reason = lease.reason.clone();
-        let Some(lease) = self.leases.get_mut(id) else { return false };
-        lease.revoked(&reason);
-        self.touched.insert(Touched::Lease(*id));
-        true
     }
 
     /// Until when anything that the lease handed out can be misused.
@@ -346,6 +330,7 @@ impl Ledger {
             }
         }
         self.touched.insert(Touched::Lease(*id));
+        self.forgotten.push(lease);
     }
 
     /// Whether the stream is the one of the lease's node that counts.

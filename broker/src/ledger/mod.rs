@@ -5,8 +5,9 @@
 //! under the same lock, so that the store sees the changes in the order in which they
 //! were made.
 //!
-//! - [`leases`], [`sessions`], [`principals`]: what may happen to each.
-//! - [`bans`]: nodes that may not come back. - [`query`], [`nodes`]: what operators ask. - [`record`]: how it is stored.
+//! - [`leases`], [`sessions`], [`principals`]: what may happen to each. - [`walks`]: the steps of
+//!   keys. - [`revoking`]: what is taken away. - [`bans`]: nodes that may not come back.
+//! - [`query`], [`nodes`]: what operators ask. - [`record`]: how it is stored.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -26,12 +27,15 @@ use crate::{
 
 pub mod bans;
 pub mod book;
+pub mod feed;
 pub mod leases;
 pub mod nodes;
 pub mod principals;
 pub mod query;
 pub mod record;
+pub mod revoking;
 pub mod sessions;
+pub mod walks;
 
 #[cfg(test)]
 mod tests;
@@ -72,6 +76,8 @@ pub struct Ledger {
     held_pods: sessions::HeldPods,
 
     touched: BTreeSet<Touched>,
+    /// Leases that are no longer listed, until somebody is told.
+    forgotten: Vec<Lease>,
 }
 
 /// What a holder has, by its own word on the stream that it was pushed on.
@@ -151,6 +157,7 @@ impl Ledger {
             brake: Brake::default(),
             held_pods: sessions::HeldPods::default(),
             touched: BTreeSet::new(),
+            forgotten: Vec::new(),
         }
     }
 
@@ -167,6 +174,18 @@ impl Ledger {
     /// What was touched since this was last asked.
     pub fn take_touched(&mut self) -> BTreeSet<Touched> {
         std::mem::take(&mut self.touched)
+    }
+
+    /// The leases that were touched since [`Self::take_touched`], and whether each is forgotten.
+    pub(crate) fn changed_leases(&mut self) -> Vec<(Lease, bool)> {
+        let lease = |touched: &Touched| match touched {
+            Touched::Lease(id) => self.leases.get(id).cloned(),
+            _ => None,
+        };
+        let mut changed: Vec<(Lease, bool)> =
+            self.touched.iter().filter_map(lease).map(|lease| (lease, false)).collect();
+        changed.extend(self.forgotten.drain(..).map(|lease| (lease, true)));
+        changed
     }
 
     /// Why the broker is in recovery; `None` when it is not.

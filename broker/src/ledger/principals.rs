@@ -1,18 +1,17 @@
-//! What may happen to the principals whose keys are the broker's.
+//! Which principals are the broker's, whose they are, and who was given their keys.
 
 use std::time::{Duration, SystemTime};
 
-use krb_proto::{Kvno, Principal, reason::Reason};
+use krb_proto::{Principal, reason::Reason};
 
 use super::{Ledger, Touched, leases::limit_of_principals};
 use crate::{
-    entitlement::{Denial, Grant, GrantedPrincipal},
+    entitlement::{Denial, Grant, GrantedPrincipal, Login},
     kdc::Attributes,
     keys::{
-        KvnoUsed, ManagedPrincipal, Phase, Recipient,
-        walk::{Step, WalkTimes, WalkView},
+        ManagedPrincipal, Recipient,
+        standing::{Off, Standing},
     },
-    krb5::key::Keyset,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -36,11 +35,17 @@ impl Ledger {
 
     /// Whether the account may have these principals: none is another's, and the new ones
     /// keep within its limits.
-    pub(super) fn check_principals(&self, grant: &Grant, now: SystemTime) -> Result<(), Denial> {
+    ///
+    /// # Errors
+    /// The first rule that is missing.
+    pub fn check_principals(&self, grant: &Grant, now: SystemTime) -> Result<(), Denial> {
         let mut new = 0_u32;
         for granted in &grant.principals {
             match self.principals.get(&granted.principal) {
                 None => new += 1,
+                Some(known) if known.is_switched_off_by_operator() => {
+                    return Err(switched_off(known));
+                }
                 Some(known) if known.owner == grant.account => {}
                 Some(known) if known.shared && granted.shared => {}
                 Some(known) => return Err(taken(granted, known)),
@@ -50,7 +55,8 @@ impl Ledger {
             return Ok(());
         }
         let (mut owned, mut lately) = (new, new);
-        let owns = |known: &&ManagedPrincipal| known.owner == grant.account;
+        let is_there = |known: &ManagedPrincipal| known.standing != Standing::Off(Off::Deleted);
+        let owns = |known: &&ManagedPrincipal| known.owner == grant.account && is_there(known);
         for known in self.principals.values().filter(owns) {
             owned += 1;
             lately += u32::from(now.duration_since(known.made_at).is_ok_and(|age| age < HOUR));
@@ -64,23 +70,54 @@ impl Ledger {
         Ok(())
     }
 
-    /// The account takes up those of its granted principals that are nobody's yet.
+    /// The account takes up those of its granted principals that are nobody's yet, and those
+    /// that nobody used for long.
     pub fn take_up(&mut self, grant: &Grant, max_life: Duration, now: SystemTime) {
         for granted in &grant.principals {
-            if self.principals.contains_key(&granted.principal) {
+            if let Some(known) = self.principals.get(&granted.principal) {
+                if known.switched_off.is_some() || known.idle_since.is_some() {
+                    self.switch_on(&granted.principal);
+                }
                 continue;
             }
-            let attributes = Attributes { max_life, client: granted.client };
-            let managed = ManagedPrincipal::new(
+            let attributes = Attributes::service(max_life, granted.client);
+            let mut managed = ManagedPrincipal::new(
                 granted.principal.clone(),
                 grant.account.clone(),
                 granted.shared,
                 attributes,
                 now,
             );
+            managed.of_pod = granted.of_pod;
             self.principals.insert(granted.principal.clone(), managed);
             self.touched.insert(Touched::Principal(granted.principal.clone()));
         }
+    }
+
+    /// An administrator gives a principal to the broker. False when it is the broker's already,
+    /// or another account's.
+    pub fn adopt(
+        &mut self,
+        principal: &Principal,
+        account: &Login,
+        shared: bool,
+        attributes: Attributes,
+        now: SystemTime,
+    ) -> bool {
+        if let Some(known) = self.principals.get(principal) {
+            // a pod that asked before has made it the account's
+            let may_be = !known.ours && known.owner == *account;
+            if may_be {
+                self.is_ours_now(principal);
+            }
+            return may_be;
+        }
+        let mut managed =
+            ManagedPrincipal::new(principal.clone(), account.clone(), shared, attributes, now);
+        managed.ours = true;
+        self.principals.insert(principal.clone(), managed);
+        self.touched.insert(Touched::Principal(principal.clone()));
+        true
     }
 
     pub(super) fn insert_principal(&mut self, managed: ManagedPrincipal) {
@@ -91,22 +128,6 @@ impl Ledger {
         self.principals.get_mut(principal)
     }
 
-    /// The next step of a principal's walk; `Rest` for one that is not known.
-    pub fn next_step(&self, principal: &Principal, now: SystemTime, times: WalkTimes) -> Step {
-        let Some(managed) = self.principals.get(principal) else { return Step::Rest };
-        let fenced = |recipient: &Recipient| self.is_fenced(recipient);
-        let holders = self.holders(principal);
-        managed.next_step(&WalkView { fenced: &fenced, holders, now, times })
-    }
-
-    /// Principals whose key is being replaced, or retired. A first key is made when a pod asks.
-    pub fn walking(&self, now: SystemTime, times: WalkTimes) -> Vec<Principal> {
-        let walks = |known: &&ManagedPrincipal| {
-            known.is_ready() && self.next_step(&known.principal, now, times) != Step::Rest
-        };
-        self.principals.values().filter(walks).map(|known| known.principal.clone()).collect()
-    }
-
     /// Records that the node has every key that a keytab of the principal holds now.
     pub(super) fn delivered_to(&mut self, principal: &Principal, recipient: &Recipient) {
         let Some(managed) = self.principals.get_mut(principal) else { return };
@@ -115,91 +136,6 @@ impl Ledger {
                 let touched = Touched::Delivered(principal.clone(), *kvno, recipient.clone());
                 self.touched.insert(touched);
             }
-        }
-    }
-
-    /// Stores a keyset that was just made.
-    ///
-    /// # Errors
-    /// When its number was used before.
-    pub fn add_keyset(
-        &mut self,
-        principal: &Principal,
-        keyset: Keyset,
-        now: SystemTime,
-    ) -> Result<(), KvnoUsed> {
-        let kvno = keyset.kvno;
-        let managed = self.principals.get_mut(principal).ok_or(KvnoUsed(kvno))?;
-        managed.add(keyset, now)?;
-        self.touched.insert(Touched::Principal(principal.clone()));
-        self.touched.insert(Touched::Keyset(principal.clone(), kvno));
-        Ok(())
-    }
-
-    /// Moves a keyset on.
-    pub fn enter_phase(
-        &mut self,
-        principal: &Principal,
-        kvno: Kvno,
-        phase: Phase,
-        now: SystemTime,
-    ) {
-        if let Some(managed) = self.principals.get_mut(principal) {
-            managed.enter(kvno, phase, now);
-            self.touched.insert(Touched::Keyset(principal.clone(), kvno));
-        }
-    }
-
-    /// The KDCs use `kvno` now.
-    pub fn became_current(
-        &mut self,
-        principal: &Principal,
-        kvno: Kvno,
-        now: SystemTime,
-    ) -> Vec<Kvno> {
-        let Some(managed) = self.principals.get_mut(principal) else { return Vec::new() };
-        let retired = managed.became_current(kvno, now);
-        for kvno in retired.iter().chain([&kvno]) {
-            self.touched.insert(Touched::Keyset(principal.clone(), *kvno));
-        }
-        retired
-    }
-
-    /// Takes a keyset away that the KDC does not use.
-    pub fn burn(&mut self, principal: &Principal, kvno: Kvno, now: SystemTime) {
-        self.let_go(principal, kvno, |managed| managed.burn(kvno, now));
-    }
-
-    /// A keyset that nobody has any more.
-    pub fn prune(&mut self, principal: &Principal, kvno: Kvno, exposed_until: SystemTime) {
-        self.let_go(principal, kvno, |managed| managed.prune(kvno, exposed_until));
-    }
-
-    /// The KDC has a higher number than the broker has used.
-    pub fn seen_at_kdc(&mut self, principal: &Principal, kvno: Kvno) {
-        if let Some(managed) = self.principals.get_mut(principal) {
-            managed.seen_at_kdc(kvno);
-            self.touched.insert(Touched::Principal(principal.clone()));
-        }
-    }
-
-    fn let_go(
-        &mut self,
-        principal: &Principal,
-        kvno: Kvno,
-        how: impl FnOnce(&mut ManagedPrincipal),
-    ) {
-        let Some(managed) = self.principals.get_mut(principal) else { return };
-        let recipients: Vec<Recipient> = managed
-            .keysets
-            .get(&kvno)
-            .map(|held| held.delivered_to.iter().cloned().collect())
-            .unwrap_or_default();
-        how(managed);
-        self.touched.insert(Touched::Principal(principal.clone()));
-        self.touched.insert(Touched::Keyset(principal.clone(), kvno));
-        for recipient in recipients {
-            self.touched.insert(Touched::Delivered(principal.clone(), kvno, recipient));
         }
     }
 
@@ -214,6 +150,15 @@ impl Ledger {
     /// What the walks wait for.
     pub fn waiting(&self, principal: &Principal) -> Option<&str> {
         self.waits.get(principal).map(String::as_str)
+    }
+}
+
+fn switched_off(known: &ManagedPrincipal) -> Denial {
+    let by = known.switched_off.as_ref().and_then(|off| off.by.as_deref()).unwrap_or_default();
+    Denial {
+        reason: Reason::PrincipalDisabled,
+        message: format!("{} is switched off; ask an operator", known.principal),
+        rule: format!("{} was switched off by {by}", known.principal),
     }
 }
 

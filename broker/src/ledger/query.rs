@@ -6,7 +6,7 @@ use krb_proto::{LeaseId, Namespace, NodeName, PodUid, Principal};
 
 use super::Ledger;
 use crate::{
-    keys::walk::{Step, WalkTimes},
+    keys::walk::{Step, WalkRules},
     lease::{Lease, LeaseState},
 };
 
@@ -36,7 +36,8 @@ impl LeaseFilter {
         self.visible.as_ref().is_none_or(|visible| visible.contains(namespace))
     }
 
-    fn fits(&self, lease: &Lease) -> bool {
+    /// Whether the lease is one of those that are asked for.
+    pub fn fits(&self, lease: &Lease) -> bool {
         let pod = &lease.holder.pod;
         let names = |principal: &Principal| {
             lease.principals.contains(principal)
@@ -105,17 +106,11 @@ impl Ledger {
         if lease.state != LeaseState::Revoking {
             return lease.reason.clone();
         }
-        let waits: Vec<String> = lease
-            .principals
-            .iter()
-            .filter_map(|principal| {
-                let recipient = (lease.holder.node.clone(), lease.generation);
-                let managed = self.principals.get(principal)?;
-                if managed.is_replaced_for(&recipient) {
-                    return None;
-                }
+        let waits: Vec<String> = self
+            .awaited(lease)
+            .map(|principal| {
                 let waits = self.waiting(principal).unwrap_or("its key is being replaced");
-                Some(format!("{principal}: {waits}"))
+                format!("{principal}: {waits}")
             })
             .collect();
         if waits.is_empty() {
@@ -126,10 +121,10 @@ impl Ledger {
     }
 
     /// The walks that are not at rest: the principal, its newest phase, what it waits for.
-    pub fn walks(&self, now: std::time::SystemTime, times: WalkTimes) -> Vec<WalkLine> {
+    pub fn walks(&self, now: std::time::SystemTime, rules: &WalkRules) -> Vec<WalkLine> {
         let line = |principal: &Principal| {
             let managed = self.principals.get(principal)?;
-            let step = self.next_step(principal, now, times);
+            let step = self.next_step(principal, now, rules);
             if step == Step::Rest {
                 return None;
             }

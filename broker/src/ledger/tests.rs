@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     clock::{Clock, SeededEntropy, TestClock},
     entitlement::{Grant, GrantedPrincipal, GrantedTicket, Limits},
-    keys::Phase,
+    keys::{Phase, walk::Step},
     krb5::key::{Enctype, Keyset},
     lease::{Exposure, Holder, LeaseState},
     ledger::{query::LeaseFilter, sessions::Change},
@@ -46,7 +46,12 @@ fn grant(account: &str, services: &[u8], ticket: bool) -> Grant {
         keytab_gid: None,
         principals: services
             .iter()
-            .map(|n| GrantedPrincipal { principal: principal(*n), client: false, shared: false })
+            .map(|n| GrantedPrincipal {
+                principal: principal(*n),
+                client: false,
+                shared: false,
+                of_pod: false,
+            })
             .collect(),
         tickets: ticket.then_some(GrantedTicket { login, client }).into_iter().collect(),
         limits: Limits { leases: 50, principals: 3, new_principals_per_hour: 3, weight: 1 },
@@ -113,8 +118,14 @@ impl World {
         let entropy = SeededEntropy::new(u64::from(kvno.0));
         let keyset = Keyset::random(kvno, &[Enctype::Aes256Sha1], &entropy, now);
         self.ledger.add_keyset(principal, keyset, now).unwrap();
-        self.ledger.enter_phase(principal, kvno, Phase::Activating, now);
+        let activate = Step::Activate { kvno, without: Vec::new() };
+        self.ledger.take_step(principal, &activate, now);
         self.ledger.became_current(principal, kvno, now);
+    }
+
+    fn prune(&mut self, n: u8, kvno: Kvno, exposed_until: SystemTime) {
+        let now = self.wall();
+        self.ledger.take_step(&principal(n), &Step::Prune { kvno, exposed_until }, now);
     }
 
     fn state(&self, id: &LeaseId) -> LeaseState {
@@ -171,9 +182,9 @@ fn a_lost_node_s_leases_are_revoked_once_every_key_it_had_is_replaced() {
     assert_eq!(world.exposure(&both), Exposure::Open, "the old keys are still in keytabs");
 
     let end = world.wall() + MAX_LIFE;
-    world.ledger.prune(&principal(1), Kvno(2), end);
+    world.prune(1, Kvno(2), end);
     assert_eq!(world.exposure(&both), Exposure::Open);
-    world.ledger.prune(&principal(2), Kvno(2), end + SKEW);
+    world.prune(2, Kvno(2), end + SKEW);
     assert_eq!(world.exposure(&both), Exposure::Until(end + SKEW), "the later of both");
 }
 
@@ -282,7 +293,7 @@ fn ended_leases_are_forgotten_in_time_and_one_that_is_revoked_never_before_its_e
     world.ledger.forget_ended(keep, SKEW, world.wall());
     assert!(world.ledger.lease(&released).is_none());
     assert!(world.ledger.lease(&revoked).is_some(), "its exposure is open");
-    world.ledger.prune(&principal(1), Kvno(2), world.wall());
+    world.prune(1, Kvno(2), world.wall());
     world.clock.advance(keep * 2);
     world.ledger.forget_ended(keep, SKEW, world.wall());
     assert!(world.ledger.lease(&revoked).is_none());
@@ -325,7 +336,7 @@ proptest! {
                     let retiring = managed.keysets.values().find(|h| h.phase == Phase::Retiring);
                     if let Some(kvno) = retiring.map(|held| held.keyset.kvno) {
                         let now = world.clock.now().wall;
-                        world.ledger.prune(&principal(n), kvno, now);
+                        world.prune(n, kvno, now);
                     }
                 },
             }

@@ -76,7 +76,7 @@ impl Syncing {
         };
         let (answer, max_until) = self
             .book
-            .commit(|ledger, lines, now| {
+            .commit_essential(|ledger, lines, now| {
                 let answer = ledger.attach(node, &said, stream, now);
                 lines.extend(attach_lines(node, &said, answer));
                 let session = ledger.session(node);
@@ -130,7 +130,13 @@ impl Syncing {
             }
         }
         if !old.is_empty() {
-            self.pusher.push(&old).await?;
+            match self.pusher.push(&old).await {
+                // its pods serve on with what they have, and are given the rest later
+                Err(error) if !error.is_final() => {
+                    tracing::warn!(%node, %error, "what the node lacks is not pushed now");
+                }
+                pushed => pushed.map(drop)?,
+            }
         }
         let principals: BTreeSet<Principal> = self.book.read(|ledger| {
             let lease = |id: &LeaseId| ledger.lease(id);
@@ -255,7 +261,7 @@ impl Syncing {
         // A failed store ends the broker; the silence that follows is judged after it.
         let _ = self
             .book
-            .commit(|ledger, lines, _| {
+            .commit_essential(|ledger, lines, _| {
                 let left = empty && ledger.goodbye_empty(node, stream);
                 let event = if left { Event::SessionLeft } else { Event::SessionGoodbye };
                 let line = Record::new(event, Actor::Node(node.clone())).node(node);

@@ -74,12 +74,12 @@ impl Watch {
                 self.book.note(|ledger, now| ledger.renew_all_graces(now));
             }
             last = now;
-            if self.tick(&mut guard).await.is_err() {
+            if self.tick(&mut guard).await.is_err_and(|error| error.is_final()) {
                 return; // the broker is about to stop
             }
             if now.boot.since(swept.boot) >= self.sweep_every {
                 swept = now;
-                if self.sweep().await.is_err() {
+                if self.sweep().await.is_err_and(|error| error.is_final()) {
                     return;
                 }
             }
@@ -127,7 +127,7 @@ impl Watch {
         let witness = |node: &_| said.get(node).copied().unwrap_or(Witness::Unknown);
         let changes = self
             .book
-            .commit_if(|ledger, lines, now| {
+            .commit_essential_if(|ledger, lines, now| {
                 let changes = ledger.judge_all(now, &witness, &self.rules);
                 changes.iter().for_each(|change| record(ledger, lines, change));
                 (!changes.is_empty()).then_some(changes)
@@ -156,7 +156,7 @@ impl Watch {
         self.release_gone().await?;
         self.release_unclaimed().await?;
         self.book
-            .commit_if(|ledger, _, now| {
+            .commit_essential_if(|ledger, _, now| {
                 ledger.forget_ended(self.keep_ended, self.clock_skew, now.wall);
                 let before = now.wall.checked_sub(REMEMBER_FINISHED);
                 ledger.forget_finished(before.unwrap_or(SystemTime::UNIX_EPOCH));
@@ -203,7 +203,7 @@ impl Watch {
         }
         let released = self
             .book
-            .commit(|ledger, lines, now| {
+            .commit_essential(|ledger, lines, now| {
                 let mut released = Vec::new();
                 for id in leases {
                     if ledger.release(id, why, now.wall)

@@ -21,7 +21,7 @@ const ROUNDS: usize = 4;
 /// Principals in a round.
 const IN_A_ROUND: usize = 50;
 /// What they are to be.
-const SERVICE: Attributes = Attributes { max_life: Duration::from_secs(3_600), client: false };
+const SERVICE: Attributes = Attributes::service(Duration::from_secs(3_600), false);
 
 /// Makes principals in turn.
 pub async fn measure() -> Result<Report, Failure> {

@@ -60,8 +60,8 @@ pub(super) fn kdc_profile(options: &Options, at: &KdcProfile<'_>) -> String {
     )
 }
 
-/// kadm5.acl as the administrator would write it for the broker: one line for each service, no
-/// right to extract keys or change passwords; and it may read single-component principals.
+/// kadm5.acl as the administrator would write it for the broker: one line for each service and
+/// each managed role account, no right to extract keys or change passwords; and it may read single-component principals.
 pub(super) fn acl(options: &Options) -> String {
     let realm = &options.name;
     if let Some(lines) = &options.acl {
@@ -72,6 +72,12 @@ pub(super) fn acl(options: &Options) -> String {
         let _ = writeln!(
             text,
             "{ADMIN}@{realm} admsi {service}/*@{realm} -maxlife 4h -maxrenewlife 0 -policy {POLICY}"
+        );
+    }
+    for login in &options.managed {
+        let _ = writeln!(
+            text,
+            "{ADMIN}@{realm} admsi {login}@{realm} -maxlife 4h -maxrenewlife 0 -policy {POLICY}"
         );
     }
     let _ = writeln!(text, "{ADMIN}@{realm} i *@{realm}");

@@ -49,7 +49,9 @@ pub struct Options {
     pub enctypes: Vec<String>,
     /// The services that the broker has an ACL line for.
     pub services: Vec<String>,
-    /// Lines of kadm5.acl in place of those.
+    /// The role accounts that the broker has an ACL line for, to keep their keys itself.
+    pub managed: Vec<String>,
+    /// Lines of kadm5.acl in place of all those.
     pub acl: Option<Vec<String>>,
     /// The `minlife` of the policy `krb-broker`, as kadmin reads it; `None` for no such policy.
     pub policy_minlife: Option<String>,
@@ -66,6 +68,7 @@ impl Default for Options {
             max_renewable_life: "7d".to_owned(),
             enctypes: words(&["aes256-cts-hmac-sha1-96", "aes128-cts-hmac-sha1-96"]),
             services: words(&["HTTP", "nfs", "tsfoo", "tsbar"]),
+            managed: words(&["tsmanaged"]),
             acl: None,
             policy_minlife: Some("3650d".to_owned()),
         }

@@ -11,6 +11,7 @@ pub mod api;
 pub mod broker;
 pub mod container;
 mod entitle;
+pub mod network;
 pub mod node;
 pub mod pki;
 pub mod pods;
@@ -23,12 +24,14 @@ use std::{
     fmt, fs, io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use self::{
     api::Api,
     broker::{Broker, Settings},
+    network::Network,
     node::Node,
     pki::Pki,
     pods::{Pod, Pods},
@@ -64,6 +67,8 @@ pub struct World {
     pub pods: Pods,
     /// The certificates.
     pub pki: Pki,
+    /// What joins the nodes to the broker, where that is not simply the machine.
+    network: Option<Arc<Network>>,
     memory: tempfile::TempDir,
     dir: tempfile::TempDir,
 }
@@ -81,6 +86,30 @@ impl World {
         options: realm::Options,
         settings: Settings,
     ) -> Result<Self, WorldError> {
+        Self::assemble(names, accounts, options, settings, None)
+    }
+
+    /// The same, with a network of the nodes' own: their cables can be pulled, and a node can
+    /// be frozen whole.
+    pub fn networked(
+        names: &[&str],
+        accounts: &[Account],
+        options: realm::Options,
+        mut settings: Settings,
+    ) -> Result<Self, WorldError> {
+        need_root()?;
+        let network = Network::new()?;
+        settings.listen = Some(network.listen()?);
+        Self::assemble(names, accounts, options, settings, Some(Arc::new(network)))
+    }
+
+    fn assemble(
+        names: &[&str],
+        accounts: &[Account],
+        options: realm::Options,
+        settings: Settings,
+        network: Option<Arc<Network>>,
+    ) -> Result<Self, WorldError> {
         need_root()?;
         let realm = Realm::with_options(options).map_err(|e| WorldError::new("the realm", e))?;
         let dir = private_dir("world-", None)?;
@@ -96,7 +125,7 @@ impl World {
             pods.namespace(account.login, &format!("ns-{}-1", account.login))?;
         }
         let broker = Broker::start(dir.path(), memory.path(), &realm, &pki, settings)?;
-        let mut world = Self { nodes: Vec::new(), broker, realm, pods, pki, memory, dir };
+        let mut world = Self { nodes: Vec::new(), broker, realm, pods, pki, network, memory, dir };
         for name in names {
             world.add_node(name)?;
         }
@@ -105,7 +134,8 @@ impl World {
 
     /// Adds a node with a running agent.
     pub fn add_node(&mut self, name: &str) -> Result<(), WorldError> {
-        let mut node = Node::make(&self.dir.path().join("nodes"), name, &self.pki)?;
+        let nodes = self.dir.path().join("nodes");
+        let mut node = Node::make(&nodes, name, &self.pki, self.network.clone())?;
         node.start_agent(&self.broker.address())?;
         self.nodes.push(node);
         Ok(())

@@ -12,7 +12,7 @@ use super::breaker::Breaker;
 use crate::{
     clock::{Boottime, Now},
     kdc::{
-        Health,
+        ClockReading, Health,
         gate::{Class, Gate, Lane},
     },
     krb5::{
@@ -38,7 +38,8 @@ struct State {
     last_error: Option<String>,
     last_success: Option<std::time::SystemTime>,
     reachable: bool,
-    offset: Option<(ClockOffset, Boottime)>,
+    /// Its clock against ours, and when that was read.
+    clock: Option<(ClockOffset, Boottime)>,
 }
 
 /// A TGT that is used for a part of its life.
@@ -75,12 +76,13 @@ impl Address {
 
     /// A decrypted reply told its clock.
     pub(super) fn tells(&self, offset: ClockOffset, now: Boottime) {
-        self.state().offset = Some((offset, now));
+        self.state().clock = Some((offset, now));
     }
 
-    /// Its clock against ours, where a decrypted reply has told it, and when.
-    pub(super) fn offset(&self) -> Option<(ClockOffset, Boottime)> {
-        self.state().offset
+    /// Its clock against ours, where a decrypted reply has told it.
+    pub(super) fn clock(&self) -> Option<ClockReading> {
+        let (offset, at) = self.state().clock?;
+        Some(ClockReading { kdc: self.name.clone(), offset, at })
     }
 
     pub(super) fn last_error(&self) -> String {

@@ -61,6 +61,11 @@ impl Failure {
         Self { verdict, error: kdc_error(error, verdict, kdc, client), unclear }
     }
 
+    /// Whether the KDC said that it has no such principal.
+    pub(super) fn is_unknown(&self, principal: &Principal) -> bool {
+        matches!(&self.error, KdcError::Unknown { principal: whom } if whom == principal)
+    }
+
     /// `kdc` can't be asked at all now, because of `detail`.
     pub(super) fn absent(kdc: &str, client: &Principal, detail: String) -> Self {
         let (server, principal) = (kdc.to_owned(), client.clone());

@@ -1,7 +1,7 @@
-//! The broker as a client of the KDCs: TGTs for role accounts, and which kvno each KDC uses.
+//! The broker as a client of the KDCs: TGTs for role accounts, and which key each KDC uses.
 //!
 //! For a TGT the KDCs are asked in order, and those that did not answer lately are left out for
-//! a while. For a kvno each is asked on its own, with a TGT of the observer's (the broker's
+//! a while. For a key each is asked on its own, with a TGT of the observer's (the broker's
 //! principal) from that same KDC, since a replica need not know the keys of another's.
 //!
 //! Every transmission passes the gate. What is kept between exchanges is what decrypted replies
@@ -9,6 +9,7 @@
 
 mod address;
 mod breaker;
+mod check;
 mod errors;
 mod observe;
 
@@ -24,16 +25,18 @@ use krb_proto::{Principal, Realm};
 use self::{
     address::{Address, Passage},
     errors::{Failure, Verdict},
+    observe::TGT_LIFE,
 };
 use super::{
-    AccountKeys, Health, Kdc, KdcError, Observation,
+    AccountKeys, Checked, ClockReading, Health, Kdc, KdcError, Observation,
     gate::{Class, Gate},
 };
 use crate::{
-    clock::{Boottime, Clock, Entropy},
+    clock::{Clock, Entropy},
     krb5::{
         ccache::Credential,
         exchange::{AsAnswer, AsAsk, ClockOffset, Env, Learnt, TicketOptions, as_exchange},
+        key::Keyset,
         transport::Limits,
     },
 };
@@ -86,27 +89,36 @@ impl RealmClient {
         let shared = Shared { settings, addresses, gate, clock, entropy, learnt };
         Self { shared: Arc::new(shared), class: Class::PodStart }
     }
-
-    /// The same client, whose requests count as `class` at the gate.
-    pub fn for_class(&self, class: Class) -> Self {
-        Self { shared: self.shared.clone(), class }
-    }
-
-    /// Each KDC's clock against ours, where a decrypted reply has told it, and when.
-    pub fn clock_offsets(&self) -> Vec<(String, ClockOffset, Boottime)> {
-        let of = |at: &Address| at.offset().map(|(offset, when)| (at.name.clone(), offset, when));
-        self.shared.addresses.iter().filter_map(of).collect()
-    }
 }
 
 #[async_trait]
 impl Kdc for RealmClient {
+    fn for_class(&self, class: Class) -> Arc<dyn Kdc> {
+        Arc::new(Self { shared: self.shared.clone(), class })
+    }
+
     async fn tgt(&self, account: &AccountKeys, life: Duration) -> Result<Credential, KdcError> {
         self.shared.tgt(self.class, account, life).await
     }
 
     async fn observe(&self, service: &Principal) -> Vec<Observation> {
-        self.observe_each(service).await
+        self.observe_service(service).await
+    }
+
+    async fn check(&self, service: &Principal, keyset: &Keyset) -> Vec<Checked> {
+        self.check_service(service, keyset).await
+    }
+
+    async fn observe_account(&self, account: &AccountKeys) -> Vec<Observation> {
+        self.observe_newest(account).await
+    }
+
+    fn clocks(&self) -> Vec<ClockReading> {
+        self.shared.addresses.iter().filter_map(Address::clock).collect()
+    }
+
+    async fn probe_clock(&self) {
+        self.shared.probe_clock().await;
     }
 
     fn health(&self) -> Vec<Health> {
@@ -162,6 +174,19 @@ impl Shared {
         account: &AccountKeys,
         life: Duration,
     ) -> Result<AsAnswer, Failure> {
+        let result = self.ask_as(class, at, account, life).await;
+        self.learn(&account.client, &result);
+        result
+    }
+
+    /// The same, with nothing learnt from it: of some of the account's keys, or a wrong one.
+    async fn ask_as(
+        &self,
+        class: Class,
+        at: &Address,
+        account: &AccountKeys,
+        life: Duration,
+    ) -> Result<AsAnswer, Failure> {
         let server = Principal::krbtgt(&self.settings.realm);
         let client = &account.client;
         let ask = AsAsk {
@@ -176,8 +201,21 @@ impl Shared {
         let result = as_exchange(&passage, &ask, &self.env()).await;
         let result = result.map_err(|error| Failure::of(error, &at.name, client));
         self.note(at, result.as_ref().map(|answer| answer.offset));
-        self.learn(client, &result);
         result
+    }
+
+    /// Asks the KDCs in order for a TGT of the observer's, until one has answered.
+    async fn probe_clock(&self) {
+        let observer = &self.settings.observer;
+        for at in &self.addresses {
+            let asked = self.as_exchange(Class::Housekeeping, at, observer, TGT_LIFE).await;
+            match asked {
+                Ok(_) => return,
+                Err(failure) => {
+                    tracing::debug!(kdc = at.name, error = %failure.error, "its clock is not known");
+                }
+            }
+        }
     }
 
     /// The way to a KDC that may be asked now.

@@ -16,8 +16,6 @@ pub(super) struct Record {
     pub(super) managed: bool,
     pub(super) attributes: Attributes,
     pub(super) disabled: bool,
-    pub(super) requires_preauth: bool,
-    pub(super) allows_svr: bool,
 }
 
 impl Record {
@@ -25,10 +23,8 @@ impl Record {
         Self {
             keyset: None,
             managed: true,
-            attributes: Attributes { max_life: Duration::ZERO, client: false },
+            attributes: Attributes::service(Duration::ZERO, false),
             disabled: false,
-            requires_preauth: false,
-            allows_svr: true,
         }
     }
 
@@ -62,7 +58,7 @@ impl Record {
             let detail = "the client's credentials have been revoked (18)".to_owned();
             return Err(KdcError::Refused { principal, detail });
         }
-        if !self.attributes.client {
+        if !self.attributes.is_client() {
             let detail = "the password has expired (23)".to_owned();
             return Err(KdcError::Refused { principal, detail });
         }
@@ -75,16 +71,28 @@ impl Record {
         }
     }
 
+    /// The keys that tickets to it are made with: MIT says of a disabled server that there is
+    /// none, and of a role account that it takes no tickets (27).
+    pub(super) fn as_server(&self) -> Result<Option<&Keyset>, String> {
+        if self.disabled {
+            return Ok(None);
+        }
+        if self.attributes.is_role_account() {
+            return Err("the server takes no plain tickets (27)".to_owned());
+        }
+        Ok(self.keyset.as_ref())
+    }
+
     pub(super) fn describe(&self) -> PrincipalState {
         PrincipalState {
             kvno: self.keyset.as_ref().map(|keyset| keyset.kvno),
             policy: self.managed.then(|| POLICY.to_owned()),
             max_life: self.attributes.max_life,
             max_renewable_life: Duration::ZERO,
-            password_expired: !self.attributes.client,
+            password_expired: !self.attributes.is_client(),
             disabled: self.disabled,
-            requires_preauth: self.requires_preauth,
-            allows_svr: self.allows_svr,
+            requires_preauth: self.attributes.is_role_account(),
+            allows_svr: !self.attributes.is_role_account(),
         }
     }
 }

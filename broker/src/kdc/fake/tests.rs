@@ -21,6 +21,9 @@ async fn the_fake_keeps_the_contract_of_an_administration() {
     contract::reserved_names_are_refused(&realm, &name("HTTP/g@R")).await;
     realm.add_foreign(&name("HTTP/h@R"), contract::keys(4));
     contract::what_is_not_the_brokers_stays_as_it_is(&realm, &name("HTTP/h@R")).await;
+    contract::a_disabled_principal_stays_so_until_it_is_enabled(&realm, &name("HTTP/i@R")).await;
+    contract::what_is_deleted_is_gone_and_may_be_made_again(&realm, &name("HTTP/j@R")).await;
+    contract::a_role_account_is_made_as_one(&realm, &name("tsmanaged@R")).await;
 }
 
 #[tokio::test]
@@ -30,6 +33,28 @@ async fn the_fake_keeps_the_contract_of_a_kdc() {
     let account = AccountKeys { client: name("tsfoo@R"), keysets: vec![contract::keys(3)] };
     realm.add_account(&account.client, account.keysets[0].clone());
     contract::an_account_gets_its_ticket(&realm, &account).await;
+    contract::every_kdc_is_checked_against_the_held_key(&realm, &realm, &name("HTTP/b@R")).await;
+    let managed = name("tsmanaged@R");
+    contract::a_role_account_is_observed_by_its_newest_key(&realm, &realm, &managed).await;
+}
+
+#[tokio::test]
+async fn the_fake_tells_its_clock_like_a_kdc() {
+    let realm = realm();
+    realm.set_clock_offset(-90);
+    contract::a_clock_is_read_from_a_decrypted_reply(&realm, -90).await;
+    assert_eq!(realm.asked(Class::Housekeeping), 1);
+}
+
+#[tokio::test]
+async fn a_request_counts_as_what_it_is_for() {
+    let realm = realm();
+    let admin = KeyAdmin::for_class(&realm, Class::Revocation);
+    admin.create(&name("HTTP/a@R"), &contract::SERVICE).await.unwrap();
+    Kdc::for_class(&realm, Class::Rotation).observe(&name("HTTP/a@R")).await;
+    let counts = Class::ALL.map(|class| realm.asked(class));
+    assert_eq!(counts, [1, 0, 0, 1, 0]);
+    assert!(realm.inspect(&name("HTTP/a@R")).await.unwrap().is_some(), "it is the same realm");
 }
 
 #[tokio::test]

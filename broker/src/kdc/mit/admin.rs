@@ -3,6 +3,9 @@
 //! Create without a key, so that nothing is issued; then set the keys with their exact kvno,
 //! which leaves nothing of the old ones; then set what setkey resets (a password's expiration),
 //! and read all of it back. Each step may be repeated.
+//!
+//! kadmind fills what a modify leaves out from the ACL's restrictions, so a modify always names
+//! every field that a restriction may be about, as it was read.
 
 use std::{ffi::CString, sync::Arc, time::Duration};
 
@@ -17,16 +20,19 @@ use super::{
 };
 use crate::{
     clock::unix_seconds,
-    kdc::{Abilities, Attributes, KdcError, KeyAdmin, PrincipalState},
+    kdc::{Abilities, Attributes, KdcError, KeyAdmin, PrincipalRole, PrincipalState, gate::Class},
     krb5::key::Keyset,
 };
 
 /// `KRB5_KDB_DISALLOW_ALL_TIX`
 const DISALLOW_ALL_TIX: i32 = 0x40;
-/// `KRB5_KDB_REQUIRES_PRE_AUTH`: of a service, asks its clients for preauthenticated tickets.
+/// `KRB5_KDB_REQUIRES_PRE_AUTH`: of a service, asks its clients for preauthenticated tickets; of
+/// a client, asks it to preauthenticate.
 const REQUIRES_PRE_AUTH: i32 = 0x80;
 /// `KRB5_KDB_DISALLOW_SVR`
 const DISALLOW_SVR: i32 = 0x1000;
+/// The bits that a principal's role decides.
+const ROLE_BITS: i32 = REQUIRES_PRE_AUTH | DISALLOW_SVR;
 /// A moment long past, and not 0, which would be never.
 const LONG_AGO: u32 = 1;
 /// MIT keeps 16 bits and drops the others without a word.
@@ -34,6 +40,10 @@ const MAX_KVNO: Kvno = Kvno(u16::MAX as u32);
 
 #[async_trait]
 impl KeyAdmin for MitAdmin {
+    fn for_class(&self, class: Class) -> Arc<dyn KeyAdmin> {
+        Arc::new(Self { link: self.link.clone(), class })
+    }
+
     fn abilities(&self) -> Abilities {
         Abilities {
             exact_kvno: true,
@@ -83,6 +93,43 @@ impl KeyAdmin for MitAdmin {
         let after = self.managed_entry(principal).await?;
         verify_kvno(principal, &after, keyset.kvno)?;
         verify_attributes(principal, &after, attributes)
+    }
+
+    async fn set_disabled(&self, principal: &Principal, disabled: bool) -> Result<(), KdcError> {
+        let operation = if disabled { "disable" } else { "enable" };
+        self.may_change(operation, principal)?;
+        let before = self.managed_entry(principal).await?;
+        if is_disabled(&before) == disabled {
+            return Ok(());
+        }
+        let change = as_disabled(&before, disabled);
+        let name = principal.clone();
+        let set = self.link.call(self.class, Arc::new(move |to| to.modify(&name, &change))).await;
+        set.map_err(|error| self.link.explain(error, operation, principal))?;
+        let after = self.managed_entry(principal).await?;
+        if is_disabled(&after) == disabled {
+            return Ok(());
+        }
+        let detail = format!("kadmind has the attributes {:#x} afterwards", after.attributes);
+        Err(failed(operation, principal, detail))
+    }
+
+    async fn delete(&self, principal: &Principal) -> Result<(), KdcError> {
+        self.may_change("delete", principal)?;
+        match self.managed_entry(principal).await {
+            Ok(_) => {}
+            Err(KdcError::Unknown { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        let name = principal.clone();
+        match self.link.call(self.class, Arc::new(move |to| to.delete(&name))).await {
+            Err(LinkError::Kadm5(error)) if error.code == codes::UNK_PRINC => {}
+            done => done.map_err(|error| self.link.explain(error, "delete", principal))?,
+        }
+        match self.entry(principal).await? {
+            None => Ok(()),
+            Some(_) => Err(failed("delete", principal, "it is still there afterwards")),
+        }
     }
 }
 
@@ -179,8 +226,31 @@ fn wanted(attributes: &Attributes, bits: i32) -> Change {
         policy: None,
         max_life: seconds(attributes.max_life),
         max_renewable_life: 0,
-        pw_expiration: if attributes.client { 0 } else { LONG_AGO },
-        attributes: bits & !(REQUIRES_PRE_AUTH | DISALLOW_SVR),
+        pw_expiration: if attributes.is_client() { 0 } else { LONG_AGO },
+        attributes: bits & !ROLE_BITS | role_bits(attributes.role),
+    }
+}
+
+fn role_bits(role: PrincipalRole) -> i32 {
+    match role {
+        PrincipalRole::Service => 0,
+        PrincipalRole::RoleAccount => ROLE_BITS,
+    }
+}
+
+fn is_disabled(entry: &Entry) -> bool {
+    entry.attributes & DISALLOW_ALL_TIX != 0
+}
+
+/// The principal as it is, but for that one bit.
+fn as_disabled(entry: &Entry, disabled: bool) -> Change {
+    let bit = if disabled { DISALLOW_ALL_TIX } else { 0 };
+    Change {
+        policy: None,
+        max_life: entry.max_life,
+        max_renewable_life: entry.max_renewable_life,
+        pw_expiration: entry.pw_expiration,
+        attributes: entry.attributes & !DISALLOW_ALL_TIX | bit,
     }
 }
 
@@ -188,7 +258,7 @@ fn is_like(entry: &Entry, change: &Change) -> bool {
     entry.max_life == change.max_life
         && entry.max_renewable_life == change.max_renewable_life
         && entry.pw_expiration == change.pw_expiration
-        && entry.attributes & (REQUIRES_PRE_AUTH | DISALLOW_SVR) == 0
+        && entry.attributes & ROLE_BITS == change.attributes & ROLE_BITS
 }
 
 /// Fails unless what was read back is what was set.
@@ -203,14 +273,15 @@ fn verify_attributes(
     }
     let detail = format!(
         "kadmind has max_life {} s, max_renewable_life {} s, password expiration {}, attributes \
-         {:#x} where {} s, 0 s, {} and neither of {:#x} were set (does the ACL restrict them?)",
+         {:#x} where {} s, 0 s, {} and of {:#x} these were set: {:#x} (does the ACL restrict them?)",
         entry.max_life,
         entry.max_renewable_life,
         entry.pw_expiration,
         entry.attributes,
         change.max_life,
         change.pw_expiration,
-        REQUIRES_PRE_AUTH | DISALLOW_SVR,
+        ROLE_BITS,
+        change.attributes & ROLE_BITS,
     );
     Err(failed("reading back", principal, detail))
 }
@@ -244,7 +315,7 @@ fn state(entry: &Entry, now: u64) -> PrincipalState {
         max_life: life(entry.max_life),
         max_renewable_life: life(entry.max_renewable_life),
         password_expired: entry.pw_expiration != 0 && u64::from(entry.pw_expiration) <= now,
-        disabled: has(DISALLOW_ALL_TIX),
+        disabled: is_disabled(entry),
         requires_preauth: has(REQUIRES_PRE_AUTH),
         allows_svr: !has(DISALLOW_SVR),
     }

@@ -50,11 +50,6 @@ impl MitAdmin {
         Ok(Self { link, class: Class::Rotation })
     }
 
-    /// The same administration, whose requests count as `class` at the gate.
-    pub fn for_class(&self, class: Class) -> Self {
-        Self { link: self.link.clone(), class }
-    }
-
     /// How kadmind answered lately.
     pub fn health(&self) -> Health {
         self.link.health()

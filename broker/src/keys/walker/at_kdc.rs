@@ -11,8 +11,12 @@ use krb_proto::{Kvno, Principal};
 use super::{LOOK_AGAIN, Took, Turn, WalkError, Walker};
 use crate::{
     audit::{Actor, Event, Record},
-    kdc::{Attributes, KdcError},
-    keys::propagation::Setting,
+    kdc::{AccountKeys, Attributes, KdcError},
+    keys::{
+        propagation::Setting,
+        standing::{Off, Standing},
+        walk::{Burnt, Step},
+    },
     krb5::key::Keyset,
 };
 
@@ -27,7 +31,7 @@ impl Walker {
         let Some((keyset, attributes, first)) = self.0.book.read(|ledger| {
             let managed = ledger.principal(principal)?;
             let held = managed.keysets.get(&kvno)?;
-            Some((held.keyset.clone(), managed.attributes.clone(), !managed.is_ready()))
+            Some((held.keyset.clone(), managed.attributes.clone(), managed.current().is_none()))
         }) else {
             return Ok(Took::Step);
         };
@@ -42,9 +46,15 @@ impl Walker {
         }
         // A first key was verified at kadmin; nobody can have tickets under another.
         if !first {
-            let seen = self.0.kdc.observe(principal).await;
+            let kdc = self.0.kdc.for_class(self.class(principal));
+            let seen = if attributes.is_role_account() {
+                let keysets = vec![keyset];
+                kdc.observe_account(&AccountKeys { client: principal.clone(), keysets }).await
+            } else {
+                kdc.observe(principal).await
+            };
             let now = self.0.book.now().boot;
-            let propagation = self.0.times.kdc_propagation;
+            let propagation = self.times().kdc_propagation;
             let lags = turn.set.as_mut().map(|setting| setting.lags(&seen, now, propagation));
             if let Some((lags, pause)) = lags.filter(|(lags, _)| !lags.is_empty()) {
                 self.waits(principal, lags.join(", "));
@@ -69,20 +79,18 @@ impl Walker {
         turn: &mut Turn,
     ) -> Result<(), WalkError> {
         let failed = |source| WalkError::Kdc { principal: principal.clone(), source };
-        if !self.0.realm_checked.load(Ordering::SeqCst) {
-            return Err(failed(KdcError::Unavailable {
-                server: "kadmin".to_owned(),
-                principal: principal.clone(),
-                detail: "the broker's rights and its policy have not been checked yet".to_owned(),
-            }));
-        }
-        let admin = &self.0.admin;
+        self.realm_must_be_checked(principal)?;
+        let admin = self.admin(principal);
+        let (ours, standing) = self.0.book.read(|ledger| {
+            let managed = ledger.principal(principal);
+            managed.map_or((false, Standing::InUse), |known| (known.ours, known.standing))
+        });
         let exists = match turn.made {
             Some((made, exists)) if made == keyset.kvno => exists,
             // Read from the store: a crash may have come before, in or after the setting.
             _ if first => match admin.inspect(principal).await.map_err(failed)? {
                 None => false,
-                Some(state) if state.kvno.is_none_or(|found| found == keyset.kvno) => true,
+                Some(state) if ours || state.kvno.is_none_or(|found| found == keyset.kvno) => true,
                 Some(_) => {
                     return Err(failed(KdcError::NotRecorded { principal: principal.clone() }));
                 }
@@ -93,9 +101,64 @@ impl Walker {
             admin.create(principal, attributes).await.map_err(failed)?;
             turn.made = Some((keyset.kvno, true));
             let line = Record::new(Event::KeyCreated, Actor::Broker);
-            self.record(principal, line, keyset.kvno, |_, _, _| {}).await?;
+            self.record(principal, line, keyset.kvno, |ledger, _, _| {
+                ledger.is_ours_now(principal);
+            })
+            .await?;
         }
-        admin.activate(principal, keyset, attributes).await.map_err(failed)
+        admin.activate(principal, keyset, attributes).await.map_err(failed)?;
+        // Not before: until now the KDC had a key that nobody is to use any more.
+        if exists && standing != Standing::InUse {
+            admin.set_disabled(principal, false).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Switches the principal off at the KDC; leases that waited for that are Revoked.
+    pub(super) async fn switch_off(
+        &self,
+        principal: &Principal,
+        how: Off,
+    ) -> Result<(), WalkError> {
+        let failed = |source| WalkError::Kdc { principal: principal.clone(), source };
+        self.realm_must_be_checked(principal)?;
+        let made = self.0.book.read(|ledger| ledger.principal(principal).is_some_and(|p| p.ours));
+        if made {
+            let admin = self.admin(principal);
+            match how {
+                Off::Disabled => admin.set_disabled(principal, true).await,
+                Off::Deleted => admin.delete(principal).await,
+            }
+            .map_err(failed)?;
+        }
+        let rules = &self.0.rules;
+        self.0
+            .book
+            .commit_if(|ledger, lines, now| {
+                // A pod may have come meanwhile: what was done is undone by its way back.
+                let still = ledger.next_step(principal, now.wall, rules) == Step::SwitchOff(how);
+                still.then(|| {
+                    ledger.went_off(principal, how, now.wall);
+                    let line = Record::new(Event::PrincipalOff, Actor::Broker);
+                    lines.push(line.principal(principal).detail(how.name()));
+                    super::finish_revoking(ledger, lines, principal);
+                })
+            })
+            .await
+            .map(drop)
+            .map_err(|source| WalkError::Store { principal: principal.clone(), source })
+    }
+
+    fn realm_must_be_checked(&self, principal: &Principal) -> Result<(), WalkError> {
+        if self.0.realm_checked.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let source = KdcError::Unavailable {
+            server: "kadmin".to_owned(),
+            principal: principal.clone(),
+            detail: "the broker's rights and its policy have not been checked yet".to_owned(),
+        };
+        Err(WalkError::Kdc { principal: principal.clone(), source })
     }
 
     /// The KDC has a number that is not below ours: ours is burnt, the next is above both.
@@ -110,7 +173,7 @@ impl Walker {
             .detail(&format!("the KDC has kvno {found}, set by somebody else"));
         self.record(principal, line, kvno, |ledger, _, now| {
             ledger.seen_at_kdc(principal, found);
-            ledger.burn(principal, kvno, now);
+            ledger.take_step(principal, &Step::Burn { kvno, why: Burnt::InTheWay }, now);
         })
         .await?;
         self.push_all(principal).await?;

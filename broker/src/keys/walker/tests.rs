@@ -52,7 +52,7 @@ fn world() -> World {
         pusher,
         entropy,
         enctypes: vec![Enctype::Aes256Sha1],
-        times: WalkTimes::default(),
+        rules: WalkRules::default(),
         realm_checked: checked.clone(),
     };
     let walker = Walker::new(parts, TaskTracker::new(), CancellationToken::new());
@@ -75,6 +75,7 @@ impl World {
                 principal: self.service.clone(),
                 client: false,
                 shared: false,
+                of_pod: false,
             }],
             tickets: Vec::new(),
             limits: Limits { leases: 9, principals: 9, new_principals_per_hour: 9, weight: 1 },
@@ -123,7 +124,7 @@ async fn a_first_key_is_recorded_before_it_is_set_and_asked_for_at_once_is_made_
 async fn keys_that_the_store_knows_nothing_of_are_left_alone() {
     let world = world();
     world.admit();
-    let attributes = Attributes { max_life: Duration::from_secs(60), client: false };
+    let attributes = Attributes::service(Duration::from_secs(60), false);
     let made_at = world.book.now().wall;
     let other = Keyset::random(Kvno(2), &[Enctype::Aes256Sha1], &SeededEntropy::new(9), made_at);
     world.realm.create(&world.service, &attributes).await.unwrap();

@@ -7,6 +7,8 @@ pub struct Usage(u32);
 impl Usage {
     /// 1: the timestamp of PA-ENC-TIMESTAMP, with the client's key.
     pub const PA_ENC_TIMESTAMP: Self = Self(1);
+    /// 2: the encrypted part of a ticket, with the server's key.
+    pub const TICKET: Self = Self(2);
     /// 3: the encrypted part of an AS-REP, with the client's key.
     pub const AS_REP: Self = Self(3);
     /// 6: the checksum of a TGS-REQ's body, with the session key.

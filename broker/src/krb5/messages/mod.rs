@@ -24,7 +24,7 @@ pub use error::{KrbError, error_name};
 pub use names::Name;
 pub use preauth::{EtypeInfo2Entry, MAX_HINTS, PaData, encrypted_data, encrypted_timestamp};
 pub use preauth::{parse_etype_info2, parse_method_data};
-pub use reply::{EncryptedPart, KdcReply, Ticket, parse_as_rep, parse_tgs_rep};
+pub use reply::{EncryptedPart, KdcReply, Ticket, parse_as_rep, parse_tgs_rep, parse_ticket_part};
 pub(crate) use request::random_31_bits;
 pub use request::{ApSeal, Body, as_req, tgs_req};
 

@@ -98,6 +98,14 @@ fn encrypted(part: asn1::EncryptedData) -> EncryptedPart {
     EncryptedPart { enctype: part.etype, kvno: part.kvno.map(Kvno), cipher: part.cipher }
 }
 
+/// The part of a ticket that only its server can read, still closed.
+///
+/// # Errors
+/// When `der` is no ticket.
+pub fn parse_ticket_part(der: &[u8]) -> Result<EncryptedPart, Malformed> {
+    kerberos_ticket(der).map(|ticket| encrypted(ticket.enc_part))
+}
+
 pub(super) fn kerberos_ticket(der: &[u8]) -> Result<asn1::Ticket, Malformed> {
     parse("ticket", der)
 }

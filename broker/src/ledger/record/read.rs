@@ -16,7 +16,11 @@ use crate::{
     clock::{Now, from_unix_millis},
     entitlement::GrantedTicket,
     kdc::Attributes,
-    keys::{Held, ManagedPrincipal, Phase, Recipient},
+    keys::{
+        Held, ManagedPrincipal, Phase, Recipient,
+        due::{Debt, Kind},
+        standing::{Off, Standing, SwitchedOff},
+    },
     krb5::key::{Enctype, Key, Keyset},
     lease::{End, FileOwner, Holder, Lease, LeaseState},
     ledger::{Account, Ledger, Pin, bans::Ban},
@@ -105,9 +109,11 @@ fn one(
 
 fn principal(name: &[u8], value: &[u8]) -> Read<ManagedPrincipal> {
     let stored: wire::Principal = decode(value)?;
-    let attributes = Attributes {
-        max_life: Duration::from_millis(stored.max_life_millis),
-        client: stored.client,
+    let max_life = Duration::from_millis(stored.max_life_millis);
+    let attributes = if stored.role_account {
+        Attributes::role_account(max_life)
+    } else {
+        Attributes::service(max_life, stored.client)
     };
     let made_at = from_unix_millis(stored.made_at);
     let owner = parsed(&stored.owner)?;
@@ -116,7 +122,49 @@ fn principal(name: &[u8], value: &[u8]) -> Read<ManagedPrincipal> {
     managed.high_water = Kvno(stored.high_water);
     managed.pruned =
         stored.pruned.iter().map(|(kvno, at)| (Kvno(*kvno), from_unix_millis(*at))).collect();
+    // one that was ever given a number was made, before that was stored
+    managed.ours = stored.ours || managed.high_water >= Kvno::FIRST;
+    managed.of_pod = stored.of_pod;
+    managed.standing = standing(stored.standing)?;
+    managed.switched_off = stored.switched_off.map(switched_off).transpose()?;
+    managed.debt = stored.debt.map_or_else(|| Ok(Debt::default()), |stored| debt(&stored))?;
+    managed.replaced_at = stored.replaced_at.map(from_unix_millis);
+    managed.given_up_at = stored.given_up_at.map(from_unix_millis);
+    managed.idle_since = stored.idle_since.map(from_unix_millis);
     Ok(managed)
+}
+
+fn switched_off(stored: wire::SwitchedOff) -> Read<SwitchedOff> {
+    let since = from_unix_millis(stored.since);
+    Ok(SwitchedOff { how: off(stored.how)?, by: stored.by, since })
+}
+
+fn debt(stored: &wire::Debt) -> Read<Debt> {
+    let asked = match stored.asked {
+        0 => None,
+        1 => Some(Kind::Scheduled),
+        2 => Some(Kind::Revocation),
+        3 => Some(Kind::Emergency),
+        other => return Err(format!("the kind of walk {other} is not known")),
+    };
+    let burnt_through = stored.burnt_through.map(Kvno);
+    Ok(Debt { asked, burnt_through, abrupt: stored.abrupt, ahead: stored.ahead })
+}
+
+fn standing(number: u32) -> Read<Standing> {
+    Ok(match number {
+        0 => Standing::InUse,
+        1 | 2 => Standing::Leaving(off(number)?),
+        _ => Standing::Off(off(number - 2)?),
+    })
+}
+
+fn off(number: u32) -> Read<Off> {
+    match number {
+        1 => Ok(Off::Disabled),
+        2 => Ok(Off::Deleted),
+        _ => Err(format!("the way to be switched off {number} is not known")),
+    }
 }
 
 fn keyset(ledger: &mut Ledger, name: &[u8], value: &[u8], sealer: &Sealer) -> Read<()> {
@@ -132,6 +180,8 @@ fn keyset(ledger: &mut Ledger, name: &[u8], value: &[u8], sealer: &Sealer) -> Re
         keyset: Keyset { kvno, keys, made_at: from_unix_millis(stored.made_at) },
         phase: phase(stored.phase)?,
         since: from_unix_millis(stored.since),
+        retired_at: stored.retired_at.map(from_unix_millis),
+        missed: stored.missed,
         delivered_to: BTreeSet::new(),
     };
     let managed = ledger.principal_mut(&principal).ok_or("its principal has no record")?;

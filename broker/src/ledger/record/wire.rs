@@ -118,6 +118,46 @@ pub struct Principal {
     /// Until when each pruned kvno can be misused, milliseconds since 1970.
     #[prost(btree_map = "uint32, uint64", tag = "7")]
     pub pruned: BTreeMap<u32, u64>,
+    #[prost(bool, tag = "8")]
+    pub ours: bool,
+    #[prost(bool, tag = "9")]
+    pub of_pod: bool,
+    #[prost(uint32, tag = "10")]
+    pub standing: u32,
+    #[prost(message, optional, tag = "11")]
+    pub switched_off: Option<SwitchedOff>,
+    #[prost(message, optional, tag = "12")]
+    pub debt: Option<Debt>,
+    #[prost(uint64, optional, tag = "13")]
+    pub replaced_at: Option<u64>,
+    #[prost(uint64, optional, tag = "14")]
+    pub given_up_at: Option<u64>,
+    #[prost(uint64, optional, tag = "15")]
+    pub idle_since: Option<u64>,
+    #[prost(bool, tag = "31")]
+    pub role_account: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct SwitchedOff {
+    #[prost(uint32, tag = "1")]
+    pub how: u32,
+    #[prost(string, optional, tag = "2")]
+    pub by: Option<String>,
+    #[prost(uint64, tag = "3")]
+    pub since: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Debt {
+    #[prost(uint32, tag = "1")]
+    pub asked: u32,
+    #[prost(uint32, optional, tag = "2")]
+    pub burnt_through: Option<u32>,
+    #[prost(bool, tag = "3")]
+    pub abrupt: bool,
+    #[prost(bool, tag = "4")]
+    pub ahead: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -130,6 +170,10 @@ pub struct Keyset {
     pub phase: u32,
     #[prost(uint64, tag = "4")]
     pub since: u64,
+    #[prost(uint64, optional, tag = "5")]
+    pub retired_at: Option<u64>,
+    #[prost(uint32, tag = "6")]
+    pub missed: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -5,7 +5,11 @@ use prost::Message;
 use super::{SEALED_IN, wire};
 use crate::{
     clock::unix_millis,
-    keys::{Held, ManagedPrincipal, Phase},
+    keys::{
+        Held, ManagedPrincipal, Phase,
+        due::{Debt, Kind},
+        standing::{Off, Standing},
+    },
     krb5::key::Key,
     lease::{End, Lease, LeaseState},
     ledger::{Ledger, Touched},
@@ -135,9 +139,51 @@ fn of_principal(managed: &ManagedPrincipal) -> wire::Principal {
         shared: managed.shared,
         max_life_millis: u64::try_from(millis).unwrap_or(u64::MAX),
         client: managed.attributes.client,
+        role_account: managed.attributes.is_role_account(),
         made_at: unix_millis(managed.made_at),
         high_water: managed.high_water.0,
         pruned: managed.pruned.iter().map(|(kvno, at)| (kvno.0, unix_millis(*at))).collect(),
+        ours: managed.ours,
+        of_pod: managed.of_pod,
+        standing: standing(managed.standing),
+        switched_off: managed.switched_off.as_ref().map(|switched| wire::SwitchedOff {
+            how: off(switched.how),
+            by: switched.by.clone(),
+            since: unix_millis(switched.since),
+        }),
+        debt: (!managed.debt.is_none()).then(|| of_debt(&managed.debt)),
+        replaced_at: managed.replaced_at.map(unix_millis),
+        given_up_at: managed.given_up_at.map(unix_millis),
+        idle_since: managed.idle_since.map(unix_millis),
+    }
+}
+
+fn of_debt(debt: &Debt) -> wire::Debt {
+    wire::Debt {
+        asked: match debt.asked {
+            None => 0,
+            Some(Kind::Scheduled) => 1,
+            Some(Kind::Revocation) => 2,
+            Some(Kind::Emergency) => 3,
+        },
+        burnt_through: debt.burnt_through.map(|kvno| kvno.0),
+        abrupt: debt.abrupt,
+        ahead: debt.ahead,
+    }
+}
+
+fn standing(standing: Standing) -> u32 {
+    match standing {
+        Standing::InUse => 0,
+        Standing::Leaving(how) => off(how),
+        Standing::Off(how) => 2 + off(how),
+    }
+}
+
+fn off(how: Off) -> u32 {
+    match how {
+        Off::Disabled => 1,
+        Off::Deleted => 2,
     }
 }
 
@@ -157,6 +203,8 @@ fn of_keyset(managed: &ManagedPrincipal, held: &Held, sealer: &Sealer) -> wire::
         made_at: unix_millis(held.keyset.made_at),
         phase: phase(held.phase),
         since: unix_millis(held.since),
+        retired_at: held.retired_at.map(unix_millis),
+        missed: held.missed,
     }
 }
 

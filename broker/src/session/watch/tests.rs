@@ -12,7 +12,7 @@ use crate::{
     entitlement::{Grant, Limits},
     kdc::fake::FakeRealm,
     keys::{
-        walk::WalkTimes,
+        walk::WalkRules,
         walker::{Parts, Walker},
     },
     krb5::key::Enctype,
@@ -82,7 +82,7 @@ fn world(nodes: u8) -> World {
         pusher: pusher.clone(),
         entropy,
         enctypes: vec![Enctype::Aes256Sha1],
-        times: WalkTimes::default(),
+        rules: WalkRules::default(),
         realm_checked: Arc::new(AtomicBool::new(true)),
     };
     let walker = Walker::new(parts, TaskTracker::new(), CancellationToken::new());

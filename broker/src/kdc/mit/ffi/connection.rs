@@ -153,6 +153,14 @@ impl Connection {
         self.context.check(code)
     }
 
+    /// Removes a principal.
+    pub(in crate::kdc::mit) fn delete(&self, principal: &Principal) -> Result<(), Kadm5Error> {
+        let name = self.context.parse(principal)?;
+        // SAFETY: handle and name are live, and only read.
+        let code = unsafe { (self.api().kadm5_delete_principal)(self.handle.raw, name.raw) };
+        self.context.check(code)
+    }
+
     /// Makes these a principal's only keys, with exactly these numbers and the normal salt.
     pub(in crate::kdc::mit) fn set_keys(
         &self,

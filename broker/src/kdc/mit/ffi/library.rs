@@ -74,6 +74,7 @@ api! {
     kadm5_free_principal_ent: fn(Opaque, *mut PrincipalEntry) -> c_long;
     kadm5_create_principal: fn(Opaque, *mut PrincipalEntry, c_long, *mut c_char) -> c_long;
     kadm5_modify_principal: fn(Opaque, *mut PrincipalEntry, c_long) -> c_long;
+    kadm5_delete_principal: fn(Opaque, Opaque) -> c_long;
     kadm5_setkey_principal_4: fn(Opaque, Opaque, c_uint, *mut KeyData, c_int) -> c_long;
     kadm5_get_policy: fn(Opaque, *mut c_char, *mut PolicyEntry) -> c_long;
     kadm5_free_policy_ent: fn(Opaque, *mut PolicyEntry) -> c_long;

@@ -11,7 +11,7 @@ use super::*;
 use crate::{
     clock::{Clock, SeededEntropy, TestClock},
     entitlement::{Grant, GrantedPrincipal, Limits as AccountLimits},
-    keys::Phase,
+    keys::walk::Step,
     krb5::key::{Enctype, Keyset},
     lease::{Holder, LeaseState},
     ledger::{record, sessions::NotServed},
@@ -56,7 +56,8 @@ fn pod(n: u8) -> PodRef {
 }
 
 fn grant() -> Grant {
-    let granted = GrantedPrincipal { principal: principal(), client: false, shared: false };
+    let granted =
+        GrantedPrincipal { principal: principal(), client: false, shared: false, of_pod: false };
     Grant {
         account: "tsfoo".parse().unwrap(),
         uid: 1,
@@ -110,7 +111,9 @@ impl Cluster {
                 now,
             );
             self.ledger.add_keyset(&principal(), keyset, now).unwrap();
-            self.ledger.enter_phase(&principal(), krb_proto::Kvno(2), Phase::Activating, now);
+            let kvno = krb_proto::Kvno(2);
+            let activate = Step::Activate { kvno, without: Vec::new() };
+            self.ledger.take_step(&principal(), &activate, now);
             self.ledger.became_current(&principal(), krb_proto::Kvno(2), now);
         }
         self.ledger.deliver(&lease).unwrap();
