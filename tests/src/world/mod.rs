@@ -18,6 +18,7 @@ pub mod pods;
 pub mod programs;
 mod refusal;
 pub mod see;
+pub mod swarm;
 
 use std::{
     fmt, fs, io,

@@ -171,9 +171,11 @@ async fn a_mass_cut_revokes_nothing_and_an_eviction_meanwhile_does() {
     assert_eq!((hit.nodes.as_slice(), hit.leases.len()), ([node(3)].as_slice(), 1));
     assert_eq!(hit, planned);
     assert_ne!(world.lease(3), LeaseState::Active);
-    use Event::{LeaseRevoking, NodeBanned, NodeEvicted, SessionLost};
     let last: Vec<Event> = world.audit.events().into_iter().rev().take(5).rev().collect();
-    assert_eq!(last[..4], [NodeBanned, NodeEvicted, SessionLost, LeaseRevoking]);
+    assert_eq!(
+        last[..4],
+        [Event::NodeBanned, Event::NodeEvicted, Event::SessionLost, Event::LeaseRevoking]
+    );
 
     world.pass(MINUTE, 1..=50).await;
     assert_eq!((world.count(Event::BrakeOff), world.count(SessionLost)), (1, 1));
