@@ -6,7 +6,7 @@ use krb_node_agent::dial::{Dial as _, TlsDial};
 use krb_proto::v1::{
     self, lease_service_client::LeaseServiceClient,
     namespace_service_client::NamespaceServiceClient, node_service_client::NodeServiceClient,
-    status_service_client::StatusServiceClient,
+    principal_service_client::PrincipalServiceClient, status_service_client::StatusServiceClient,
 };
 use tonic::transport::Channel;
 use tonic_types::StatusExt as _;
@@ -57,6 +57,25 @@ impl Api {
     /// `NamespaceService`.
     pub fn namespaces(&self) -> NamespaceServiceClient<Channel> {
         NamespaceServiceClient::new(self.channel.clone())
+    }
+
+    /// `PrincipalService`.
+    pub fn principals(&self) -> PrincipalServiceClient<Channel> {
+        PrincipalServiceClient::new(self.channel.clone())
+    }
+
+    /// Asks for a new key of the principal; the number of the one in use.
+    pub async fn rotate(
+        &self,
+        principal: &str,
+        kind: v1::RotationKind,
+    ) -> Result<u32, tonic::Status> {
+        let request = v1::RotatePrincipalRequest {
+            principal: principal.to_owned(),
+            kind: kind.into(),
+            reason: "a story asks for it".to_owned(),
+        };
+        Ok(self.principals().rotate_principal(request).await?.into_inner().current_kvno)
     }
 
     /// `NodeService`.
