@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::{
     audit::{self, Actor, Event, Record},
-    clock::Entropy,
+    clock::{Entropy, Now},
     entitlement::{Denial, Grant, GrantedTicket, policy::Policy},
     keys::walker::Walker,
     krb5::ccache::Credential,
@@ -21,9 +21,11 @@ use crate::{
     ledger::{
         Ledger,
         book::{Book, Lines},
+        sessions::NotServed,
     },
     material::{self, Keys},
     pods::{Pod, PodSource, Sighting},
+    session::KeyHash,
     store::committer::CommitError,
     tickets::Tickets,
 };
@@ -34,6 +36,8 @@ pub use error::{IssueError, Slow};
 pub struct Request {
     /// The calling node.
     pub node: NodeName,
+    /// The key that it proved to have: a banned one gets nothing under any name.
+    pub key: Option<KeyHash>,
     /// The generation that the node carries.
     pub generation: Generation,
     /// The pod's uid.
@@ -83,7 +87,7 @@ impl Issuer {
         let outcome = in_time(deadline, Slow::Records, self.try_issue(request, deadline));
         let outcome = outcome.await.and_then(|issued| issued);
         if let Err(error) = &outcome {
-            self.book.audit(refusal(request, error)).await?;
+            self.book.audit_denial(refusal(request, error)).await?;
         }
         outcome
     }
@@ -147,7 +151,10 @@ impl Issuer {
 
     fn check_session(&self, request: &Request) -> Result<(), IssueError> {
         self.book
-            .read(|ledger| ledger.check_session(&request.node, request.generation))
+            .read(|ledger| match ledger.ban_on(&request.node, request.key) {
+                Some(_) => Err(NotServed::Banned),
+                None => ledger.check_issue(&request.node, request.generation),
+            })
             .map_err(|source| IssueError::Node { node: request.node.clone(), source })
     }
 
@@ -155,7 +162,10 @@ impl Issuer {
     async fn confirm(&self, request: &Request) -> Result<Pod, IssueError> {
         let mut pod = self.sight(&request.pod).await?;
         if pod.node == request.node && pod.finished {
-            self.book.commit(|ledger, _, now| ledger.pod_finished(&request.pod, now.wall)).await?;
+            let finished = |ledger: &mut Ledger, _: &mut Lines, now: Now| {
+                ledger.pod_finished(&request.pod, now.wall);
+            };
+            self.book.commit_essential(finished).await?;
         }
         pod.finished |= self.book.read(|ledger| ledger.is_finished(&request.pod));
         Ok(pod)
@@ -236,7 +246,7 @@ impl Issuer {
     /// When the record can't be made durable.
     pub async fn release(&self, node: &NodeName, id: &LeaseId) -> Result<(), CommitError> {
         self.book
-            .commit(|ledger, lines, now| {
+            .commit_essential(|ledger, lines, now| {
                 let own = ledger.lease(id).is_some_and(|lease| &lease.holder.node == node);
                 if own && ledger.release(id, "released by its node", now.wall) {
                     let actor = Actor::Node(node.clone());
@@ -286,7 +296,7 @@ fn deliver(
     tickets: Vec<Fetched>,
 ) -> Result<Delivery, IssueError> {
     ledger
-        .check_session(&request.node, request.generation)
+        .check_issue(&request.node, request.generation)
         .map_err(|source| IssueError::Node { node: request.node.clone(), source })?;
     let again = ledger.is_active(id);
     for (account, ticket) in &tickets {

@@ -54,7 +54,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use start::StartError;
 
 use crate::{
-    audit::{Actor, Event, Record, file::FileAudit},
+    audit::{Actor, AuditLog, Event, Record, file::FileAudit},
     clock::{Clock, Entropy, SystemClock, SystemEntropy},
     config::Config,
     entitlement::policy::Policy,
@@ -70,7 +70,7 @@ use crate::{
     material::Pusher,
     pods::file::FilePods,
     revocation::Revoker,
-    session::{hub::Hub, sync::Syncing, watch::Watch},
+    session::{aftermath::Aftermath, hub::Hub, sync::Syncing, watch::Watch},
     store::{
         LeaseStore,
         committer::{Committer, Pace},
@@ -94,15 +94,18 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
 
     let master = MasterKey::from_file(start::master_key_file(&config.store))?;
     let sealer = Sealer::new(&master, entropy.clone());
-    let store_config = start::sled_config(&config.store);
+    let (mark_file, known) = start::second_place(&config.store, &master)?;
+    let store_config = start::sled_config(&config.store, known);
     let sled = SledStore::open(store_config, &master, clock.clone(), entropy.clone())?;
     let store: Arc<dyn LeaseStore> = Arc::new(sled);
     let loaded = store.load()?;
-    let audit = Arc::new(FileAudit::open(&config.audit, loaded.audit_head, started_at)?);
+    let log = FileAudit::open(config.audit.clone(), &master, loaded.audit_head, started_at)?;
+    let audit: Arc<dyn AuditLog> = Arc::new(log);
     let ledger = start::ledger(&config, &loaded, &sealer, clock.now())?;
     let pace = Pace { snapshot_every: config.store.snapshot_every, ..Pace::default() };
     let (committer, committing) =
-        Committer::start(store.clone(), audit, clock.clone(), pace).map_err(StartError::Thread)?;
+        Committer::start_with_mark(store.clone(), audit.clone(), clock.clone(), pace, mark_file)
+            .map_err(StartError::Thread)?;
     let book = Book::new(ledger, committer.clone(), sealer, clock.clone());
     start::record_start(&book, &loaded).await?;
 
@@ -165,15 +168,22 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     };
 
     let tick = start::tick(&config.times);
+    let aftermath = Aftermath {
+        book: book.clone(),
+        hub: hub.clone(),
+        walker: walker.clone(),
+        tickets: tickets.clone(),
+    };
+    let witnesses = start::witnesses(&config, &clock, tick, &tasks, &stopping);
     tasks.spawn(
         Watch {
             book: book.clone(),
-            hub: hub.clone(),
+            aftermath: aftermath.clone(),
             pusher: pusher.clone(),
-            walker: walker.clone(),
-            tickets: tickets.clone(),
             pods: pods.clone(),
-            times: config.times,
+            witnesses: witnesses.clone(),
+            kdc_clocks: start::kdc_clocks(&kdc),
+            rules: config.session_rules,
             every: tick,
             sweep_every: tick * 10,
             keep_ended: config.keep_ended,
@@ -206,6 +216,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     tasks.spawn(refresher.run(stopping.clone()));
     let (every, token) = (config.entitlements_every, stopping.clone());
     tasks.spawn(policy.clone().keep_fresh(book.clone(), every, token));
+    tasks.spawn(start::write_merged_denials(book.clone(), stopping.clone()));
     tasks.spawn(start::cut_streams(hub.clone(), stopping.clone()));
     walker.kick_all();
 
@@ -241,10 +252,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
             service_max_life: config.realm.service_max_life,
             kadm_policy: config.realm.policy.clone(),
         },
+        node_admin: api::node_admin::NodeAdminApi { aftermath, witnesses, times: config.times },
         namespace: api::namespace::NamespaceApi { book: book.clone(), pods },
         status: api::status::StatusApi {
             book: book.clone(),
             store,
+            audit,
+            audit_file: config.audit.path,
             gate,
             health,
             policy,
@@ -263,7 +277,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     stopping.cancel(); // whatever ended takes the tasks along
     tasks.close();
     tasks.wait().await;
-    let _ = book.audit(Record::new(Event::BrokerStopped, Actor::Broker)).await;
+    let _ = book.audit_later(Record::new(Event::BrokerStopped, Actor::Broker)).await;
     committer.close();
     let _ = tokio::task::spawn_blocking(move || committing.join()).await;
     outcome

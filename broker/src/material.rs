@@ -20,7 +20,7 @@ use crate::{
         keytab::{self, KeytabEntry, UnfitEntries},
     },
     lease::{Ended, Lease},
-    ledger::{Ledger, book::Book},
+    ledger::{Ledger, book::Book, sessions::NotServed},
     session::{StreamId, hub::Hub},
     store::committer::CommitError,
     tickets::Tickets,
@@ -112,9 +112,11 @@ impl Pusher {
     /// # Errors
     /// When the record can't be made durable: nothing has left then.
     pub async fn push(&self, leases: &[LeaseId]) -> Result<Vec<(LeaseId, StreamId)>, CommitError> {
+        // A push has no line in the audit log, and goes to who has the lease already: it must
+        // not wait for the log, or a full disk would keep replaced keys from their holders.
         let taken = self
             .book
-            .commit(|ledger, _, _| {
+            .commit_essential(|ledger, _, _| {
                 let take = |id: &LeaseId| self.take(ledger, id);
                 leases.iter().filter_map(take).collect::<Vec<_>>()
             })
@@ -126,6 +128,10 @@ impl Pusher {
         let node = &ledger.lease(id)?.holder.node;
         // what can't reach its node must not count as delivered to it
         ledger.session(node)?.stream?;
+        // nor does a node get anything that is taken for dead, or is banned
+        let generation = ledger.lease(id)?.generation;
+        let refused = ledger.check_session(node, generation).err();
+        (!matches!(refused, Some(NotServed::Braked | NotServed::Banned))).then_some(())?;
         // and what was not issued yet is issued with what there is then
         ledger.is_active(id).then_some(())?;
         let (lease, keys) = take_keys(ledger, id).ok()?;

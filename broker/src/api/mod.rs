@@ -13,7 +13,8 @@ use std::{net::SocketAddr, time::Duration};
 
 use krb_proto::v1::{
     DESCRIPTORS, lease_service_server::LeaseServiceServer,
-    namespace_service_server::NamespaceServiceServer, node_service_server::NodeServiceServer,
+    namespace_service_server::NamespaceServiceServer,
+    node_admin_service_server::NodeAdminServiceServer, node_service_server::NodeServiceServer,
     principal_service_server::PrincipalServiceServer, status_service_server::StatusServiceServer,
 };
 use tokio::net::TcpListener;
@@ -28,6 +29,7 @@ pub mod errors;
 pub mod lease;
 pub mod namespace;
 pub mod node;
+pub mod node_admin;
 pub mod principal;
 pub mod revocation;
 pub mod roles;
@@ -50,6 +52,8 @@ pub struct Services {
     pub node: node::NodeApi,
     /// For operators and viewers.
     pub lease: lease::LeaseApi,
+    /// For operators.
+    pub node_admin: node_admin::NodeAdminApi,
     /// For operators.
     pub namespace: namespace::NamespaceApi,
     /// For operators.
@@ -115,6 +119,7 @@ pub async fn serve(
         .add_service(reflect().build_v1alpha()?)
         .add_service(NodeServiceServer::new(services.node).max_decoding_message_size(MAX_REQUEST))
         .add_service(LeaseServiceServer::new(services.lease))
+        .add_service(NodeAdminServiceServer::new(services.node_admin))
         .add_service(NamespaceServiceServer::new(services.namespace))
         .add_service(PrincipalServiceServer::new(services.principal))
         .add_service(StatusServiceServer::new(services.status))

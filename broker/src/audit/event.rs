@@ -118,6 +118,24 @@ words! {
         SessionRefused = "session.refused",
         /// An old generation was told to wipe.
         SessionFenced = "session.fenced",
+        /// Something about a session that an operator should look at.
+        SessionAlert = "session.alert",
+        /// An operator gave a node up.
+        NodeEvicted = "node.evicted",
+        /// An operator banned a node, by name and key.
+        NodeBanned = "node.banned",
+        /// An operator ended a ban.
+        NodeUnbanned = "node.unbanned",
+        /// So many nodes or pods vanish at once that automatic revocation pauses.
+        BrakeOn = "brake.on",
+        /// It goes on.
+        BrakeOff = "brake.off",
+        /// An operator let some of what it held pass.
+        BrakeReleased = "brake.released",
+        /// The wall clock is in doubt: nothing that it ends ends by itself.
+        ClockFault = "clock.fault",
+        /// It is believed again.
+        ClockCleared = "clock.cleared",
         /// A namespace's uid was remembered at its first use.
         NamespacePinned = "namespace.pinned",
         /// An operator accepted a namespace that was made anew.
@@ -140,6 +158,14 @@ words! {
         RecoveryAuditTorn = "recovery.audit_torn",
         /// The log ends before what the store says was written.
         RecoveryAuditShort = "recovery.audit_short",
+        /// The log's chain is broken, or is another than the store knows.
+        RecoveryAuditForged = "recovery.audit_forged",
+        /// A file of the log begins.
+        AuditOpened = "audit.opened",
+        /// Old files of the log are removed, by the retention that is configured.
+        AuditRemoved = "audit.removed",
+        /// The log could not be written for a while.
+        AuditGap = "audit.gap",
     }
 }
 
@@ -170,7 +196,9 @@ impl Event {
             | Self::KeyFailed
             | Self::KeyOverdue
             | Self::KeyDrift
-            | Self::RecoveryAuditShort => Outcome::Failed,
+            | Self::RecoveryAuditShort
+            | Self::RecoveryAuditForged
+            | Self::AuditGap => Outcome::Failed,
             _ => Outcome::Done,
         }
     }

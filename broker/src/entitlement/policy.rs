@@ -88,7 +88,7 @@ impl Policy {
             let read = tokio::task::spawn_blocking(move || Entitlements::load(&policy.directory));
             let Ok(outcome) = read.await else { return }; // the runtime is stopping
             if let Some(line) = self.take(outcome) {
-                let _ = book.audit(line).await; // a failed log ends the broker
+                let _ = book.audit_later(line).await; // it fails only when the broker ends
             }
         }
     }

@@ -114,10 +114,8 @@ impl IssueError {
     /// The stable reason, for the caller and the audit log.
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Node { source: NotServed::Fenced, .. } => Reason::Fenced,
-            Self::Node { source: NotServed::NotAttached, .. } | Self::Ended { .. } => {
-                Reason::NotAttached
-            }
+            Self::Node { source, .. } => of_node(*source),
+            Self::Ended { .. } => Reason::NotAttached,
             Self::Pods { .. } => Reason::PodsUnavailable,
             Self::Denied { denial } => denial.reason,
             Self::Keys { source: WalkError::Kdc { source, .. }, .. } => of_kdc(source),
@@ -134,6 +132,16 @@ impl IssueError {
             Self::TooLate { slow: Slow::Tickets, .. } => Reason::KdcUnavailable,
             Self::TooLate { slow: Slow::Records, .. } => Reason::StoreFailed,
         }
+    }
+}
+
+fn of_node(why: NotServed) -> Reason {
+    match why {
+        NotServed::Fenced => Reason::Fenced,
+        NotServed::NotAttached => Reason::NotAttached,
+        NotServed::Banned => Reason::Banned,
+        NotServed::Braked => Reason::Braked,
+        NotServed::ClockFault => Reason::ClockFault,
     }
 }
 

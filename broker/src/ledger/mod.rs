@@ -6,8 +6,8 @@
 //! were made.
 //!
 //! - [`leases`], [`sessions`], [`principals`]: what may happen to each. - [`walks`]: the steps of
-//!   keys. - [`revoking`]: what is taken away.
-//! - [`query`]: what operators ask. - [`record`]: how it is stored.
+//!   keys. - [`revoking`]: what is taken away. - [`bans`]: nodes that may not come back.
+//! - [`query`], [`nodes`]: what operators ask. - [`record`]: how it is stored.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -22,12 +22,14 @@ use crate::{
     entitlement::Login,
     keys::{ManagedPrincipal, Recipient},
     lease::{HolderKey, Lease},
-    session::{Session, StreamId},
+    session::{Session, StreamId, brake::Brake},
 };
 
+pub mod bans;
 pub mod book;
 pub mod feed;
 pub mod leases;
+pub mod nodes;
 pub mod principals;
 pub mod query;
 pub mod record;
@@ -48,6 +50,7 @@ pub struct Ledger {
     accounts: HashMap<Login, Account>,
     pins: BTreeMap<Namespace, Pin>,
     finished: HashMap<PodUid, SystemTime>,
+    bans: BTreeMap<NodeName, bans::Ban>,
 
     by_holder: HashMap<HolderKey, LeaseId>,
     by_node: HashMap<NodeName, BTreeSet<LeaseId>>,
@@ -65,8 +68,12 @@ pub struct Ledger {
 
     /// Why keys are not replaced now: the store came up with less than was once committed.
     recovery: Option<String>,
-    /// Why the wall clock can't be relied on.
+    /// Why nothing that the wall clock ends may end by itself now.
     clock_fault: Option<String>,
+    /// Pauses automatic losses where there are too many at once.
+    brake: Brake,
+    /// Pods that are gone, and that the brake holds.
+    held_pods: sessions::HeldPods,
 
     touched: BTreeSet<Touched>,
     /// Leases that are no longer listed, until somebody is told.
@@ -119,6 +126,8 @@ pub enum Touched {
     Pin(Namespace),
     /// That a pod was seen finished.
     Finished(PodUid),
+    /// A node's ban.
+    Ban(NodeName),
     /// That the broker is in recovery.
     Recovery,
 }
@@ -134,6 +143,7 @@ impl Ledger {
             accounts: HashMap::new(),
             pins: BTreeMap::new(),
             finished: HashMap::new(),
+            bans: BTreeMap::new(),
             by_holder: HashMap::new(),
             by_node: HashMap::new(),
             by_principal: HashMap::new(),
@@ -144,6 +154,8 @@ impl Ledger {
             waits: HashMap::new(),
             recovery: None,
             clock_fault: None,
+            brake: Brake::default(),
+            held_pods: sessions::HeldPods::default(),
             touched: BTreeSet::new(),
             forgotten: Vec::new(),
         }
@@ -185,16 +197,6 @@ impl Ledger {
     pub fn set_recovery(&mut self, why: Option<String>) {
         self.recovery = why;
         self.touched.insert(Touched::Recovery);
-    }
-
-    /// Why the broker's wall clock can't be relied on; `None` when it can.
-    pub fn clock_fault(&self) -> Option<&str> {
-        self.clock_fault.as_deref()
-    }
-
-    /// Says that the wall clock can't be relied on, or can again. Not stored.
-    pub fn set_clock_fault(&mut self, why: Option<String>) {
-        self.clock_fault = why;
     }
 
     /// Accounts whose tickets live leases have.

@@ -134,7 +134,7 @@ impl Revoker {
         let rules = self.walker.rules();
         let (plan, hit) =
             self.book
-                .commit(|ledger, lines, now| {
+                .commit_essential(|ledger, lines, now| {
                     let plan = plan::of(ledger, asked, now.wall, rules);
                     let detail = format!("{} ({:?}): {}", asked.target, asked.how, asked.reason);
                     let line = Record::new(Event::RevocationAsked, asked.by.clone());

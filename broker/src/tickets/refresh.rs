@@ -53,8 +53,11 @@ impl Refresher {
                 match outcome {
                     Ok(credential) => {
                         known.failed.remove(&account.login);
-                        known.pushed.insert(account.login.clone(), credential.endtime);
-                        self.push(&account, &credential).await;
+                        if self.push(&account, &credential).await {
+                            known.pushed.insert(account.login.clone(), credential.endtime);
+                        } else {
+                            known.failed.insert(account.login.clone(), self.book.now().boot);
+                        }
                     }
                     Err(error) => {
                         known.failed.insert(account.login.clone(), self.book.now().boot);
@@ -88,7 +91,8 @@ impl Refresher {
         })
     }
 
-    async fn push(&self, account: &GrantedTicket, credential: &Credential) {
+    /// Says whether what is at hand could be pushed: not while nothing can be recorded.
+    async fn push(&self, account: &GrantedTicket, credential: &Credential) -> bool {
         // Whoever was issued after it was fetched got it then.
         let fetched_at = self.tickets.fetched_at(&account.login);
         let holders: Vec<LeaseId> = self.book.read(|ledger| {
@@ -103,10 +107,7 @@ impl Refresher {
             .principal(&account.client)
             .endtime(credential.endtime)
             .detail(&format!("pushed to {} leases", holders.len()));
-        // An end of the store or the audit log ends the broker; nothing is pushed then.
-        if self.book.audit(line).await.is_ok() {
-            let _ = self.pusher.push(&holders).await;
-        }
+        self.book.audit(line).await.is_ok() && self.pusher.push(&holders).await.is_ok()
     }
 
     async fn say_failed(&self, account: &GrantedTicket, error: &TicketError) {
@@ -114,6 +115,6 @@ impl Refresher {
             .account(&account.login)
             .principal(&account.client)
             .detail(&crate::audit::chain(error));
-        let _ = self.book.audit(line).await;
+        let _ = self.book.audit_later(line).await;
     }
 }

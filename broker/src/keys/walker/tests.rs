@@ -7,7 +7,7 @@ use crate::{
     entitlement::{Grant, GrantedPrincipal, Limits},
     kdc::{Attributes, fake::FakeRealm},
     lease::{Holder, LeaseState},
-    session::{attach::Hello, hub::Hub},
+    session::{Cause, attach::Hello, hub::Hub},
     store::{
         committer::{Committer, Pace},
         memory::MemoryStore,
@@ -64,7 +64,8 @@ impl World {
     /// A node attaches, and a pod on it is granted the service.
     fn admit(&self) -> LeaseId {
         let node: krb_proto::NodeName = "node-a".parse().unwrap();
-        let hello = Hello { boot_id: "b".into(), instance: "i".into(), generation: None };
+        let hello =
+            Hello { boot_id: "b".into(), instance: "i".into(), generation: None, key: None };
         let grant = Grant {
             account: "tsfoo".parse().unwrap(),
             uid: 1,
@@ -165,7 +166,9 @@ async fn a_lost_node_s_key_is_replaced_above_whatever_the_kdc_has_meanwhile() {
         world.book.now().wall,
     );
     world.realm.tamper(&world.service, changed);
-    world.book.note(|ledger, now| ledger.lose(&"node-a".parse().unwrap(), "lost", now.wall));
+    world
+        .book
+        .note(|ledger, now| ledger.lose(&"node-a".parse().unwrap(), &Cause::Silence, now.wall));
     world.walker.kick(&world.service);
     for _ in 0..500 {
         let state = world.book.read(|ledger| ledger.lease(&lease).unwrap().state);
