@@ -159,14 +159,14 @@ async fn a_mass_cut_revokes_nothing_and_an_eviction_meanwhile_does() {
     let mut world = world(50);
     world.pass(8 * MINUTE, 31..=50).await;
     assert_eq!(world.count(Event::BrakeOn), 1);
-    assert_eq!((world.count(SessionLost), world.count(LeaseRevoking)), (0, 0));
+    assert_eq!((world.count(Event::SessionLost), world.count(Event::LeaseRevoking)), (0, 0));
     assert_eq!(world.count(Event::SessionSilent), 30);
 
     let actor = Actor::Operator("olga".to_owned());
     let reason = "its disk burns".to_owned();
     let eviction = Eviction { node: node(3), ban: true, reason, actor };
     let planned = world.watch.book.read(|ledger| eviction.plan(ledger)).unwrap();
-    assert_eq!(world.count(SessionLost), 0, "a plan does nothing");
+    assert_eq!(world.count(Event::SessionLost), 0, "a plan does nothing");
     let hit = world.watch.aftermath.evict(&eviction).await.unwrap();
     assert_eq!((hit.nodes.as_slice(), hit.leases.len()), ([node(3)].as_slice(), 1));
     assert_eq!(hit, planned);
@@ -178,7 +178,7 @@ async fn a_mass_cut_revokes_nothing_and_an_eviction_meanwhile_does() {
     );
 
     world.pass(MINUTE, 1..=50).await;
-    assert_eq!((world.count(Event::BrakeOff), world.count(SessionLost)), (1, 1));
+    assert_eq!((world.count(Event::BrakeOff), world.count(Event::SessionLost)), (1, 1));
 }
 
 #[tokio::test]
