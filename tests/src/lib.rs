@@ -6,4 +6,5 @@ pub mod cluster;
 pub mod demo;
 pub mod fuzz;
 pub mod realm;
+pub mod simulate;
 pub mod world;
