@@ -79,7 +79,7 @@ struct Walked(Mutex<Vec<Keyset>>);
 #[async_trait]
 impl AccountKeySource for Walked {
     async fn keys(&self, account: &GrantedTicket) -> Result<AccountKeys, AccountKeyError> {
-        let keysets = self.0.lock().unwrap().clone();
+        let keysets = self.0.lock().expect("no test panicked with the keys").clone();
         Ok(AccountKeys { client: account.client.clone(), keysets })
     }
 }
