@@ -88,9 +88,10 @@ pub async fn set(sim: &Sim, principal: &Principal, kvno: Kvno) -> Took {
     let known = sim.with(|world| {
         let managed = world.ledger().principal(principal)?;
         let held = managed.keysets.get(&kvno)?;
-        Some((held.keyset.clone(), managed.current().is_none()))
+        let has_none = managed.current().is_none();
+        Some((held.keyset.clone(), has_none, has_none && managed.standing == Standing::InUse))
     });
-    let Some((keyset, first)) = known else { return Took::Step };
+    let Some((keyset, first, never_used)) = known else { return Took::Step };
     let is_set =
         sim.with(|world| world.walk(principal).set.as_ref().is_some_and(|set| set.kvno == kvno));
     if !is_set {
@@ -104,7 +105,7 @@ pub async fn set(sim: &Sim, principal: &Principal, kvno: Kvno) -> Took {
         }
     }
     let skips = sim.with(|world| world.plan.sabotage == Some(Sabotage::NoObservation));
-    if !first && !skips {
+    if !never_used && !skips {
         let seen = observe(sim, principal).await;
         let lags = sim.with(|world| {
             let now = world.broker_now().boot;

@@ -25,15 +25,23 @@ const MOST_JUMP: i64 = 10_000;
 /// Every so many ticks the broker sweeps.
 const SWEEP_EVERY: u64 = 6;
 
-/// One tick.
-pub fn tick(sim: &Sim) {
-    let sweeps = sim.with(|world| {
-        let lead = world.clock_lead();
-        let broker = world.broker.as_mut()?;
-        broker.ticks += 1;
+impl World {
+    /// A wall clock that has jumped is not relied on, from the first time that it is read.
+    pub fn guard_clock(&mut self) {
+        let lead = self.clock_lead();
+        let Some(broker) = self.broker.as_mut() else { return };
         let jumped = (lead - broker.clock_lead).abs() >= MOST_JUMP;
         let fault = jumped.then(|| "the wall clock has jumped".to_owned());
         broker.ledger.set_clock_fault(fault);
+    }
+}
+
+/// One tick.
+pub fn tick(sim: &Sim) {
+    let sweeps = sim.with(|world| {
+        world.guard_clock();
+        let broker = world.broker.as_mut()?;
+        broker.ticks += 1;
         Some(broker.ticks.is_multiple_of(SWEEP_EVERY))
     });
     let Some(sweeps) = sweeps else { return };

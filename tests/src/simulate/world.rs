@@ -262,6 +262,7 @@ impl World {
     /// # Panics
     /// While the broker does not run: nothing of it runs then.
     pub fn write<T>(&mut self, change: impl FnOnce(&mut Ledger, &mut Note, Now) -> T) -> (T, SlotId) {
+        self.guard_clock();
         let now = self.broker_now();
         let mut note = Note::default();
         let broker = self.broker.as_mut().expect("the broker runs");
@@ -274,6 +275,7 @@ impl World {
         &mut self,
         change: impl FnOnce(&mut Ledger, &mut Note, Now) -> Option<T>,
     ) -> (Option<T>, Option<SlotId>) {
+        self.guard_clock();
         let now = self.broker_now();
         let mut note = Note::default();
         let broker = self.broker.as_mut().expect("the broker runs");
