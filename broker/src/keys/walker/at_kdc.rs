@@ -28,10 +28,12 @@ impl Walker {
         kvno: Kvno,
         turn: &mut Turn,
     ) -> Result<Took, WalkError> {
-        let Some((keyset, attributes, first)) = self.0.book.read(|ledger| {
+        let Some((keyset, attributes, first, comes_back)) = self.0.book.read(|ledger| {
             let managed = ledger.principal(principal)?;
             let held = managed.keysets.get(&kvno)?;
-            Some((held.keyset.clone(), managed.attributes.clone(), managed.current().is_none()))
+            let (first, standing) = (managed.current().is_none(), managed.standing);
+            let comes_back = standing != Standing::InUse;
+            Some((held.keyset.clone(), managed.attributes.clone(), first, comes_back))
         }) else {
             return Ok(Took::Step);
         };
@@ -44,8 +46,9 @@ impl Walker {
                 Err(error) => return Err(error),
             }
         }
-        // A first key was verified at kadmin; nobody can have tickets under another.
-        if !first {
+        // A first key was verified at kadmin; nobody can have tickets under another. One of a
+        // principal that comes back is not the first: a KDC that lags may use what it had.
+        if !first || comes_back {
             let kdc = self.0.kdc.for_class(self.class(principal));
             let seen = if attributes.is_role_account() {
                 let keysets = vec![keyset];
