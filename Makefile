@@ -19,6 +19,7 @@ K8S_BIN ?= $(TARGET)/k8s
 # How long the long-running parts of `make test` and `make fuzz` take.
 LONG_SECONDS ?= 100
 FUZZ_SECONDS ?= 600
+KILLS ?= 1000
 SEED ?= 1
 
 # Names of the integration tests in some folders: NAME.rs or NAME/main.rs.
@@ -29,7 +30,7 @@ STORIES := $(filter-out $(CLUSTER_TESTS),$(call tests_in,tests/tests))
 LONG := $(filter torture simulate fuzz,$(notdir $(basename $(wildcard tests/src/bin/*))))
 
 .PHONY: help build driver packages packages-cluster packages-python cluster-binaries
-.PHONY: test test-build test-unit test-stories test-long test-cluster check fmt clippy doc deny advisories demo bench fuzz
+.PHONY: test test-build test-unit test-stories test-long test-cluster check fmt clippy doc deny advisories demo bench fuzz torture
 
 help:
 	@echo 'make demo      a realm, a broker, an agent and a pod, on this machine'
@@ -37,6 +38,7 @@ help:
 	@echo 'make check     fmt, clippy, doc, licences, advisories'
 	@echo 'make bench     the budgets, measured'
 	@echo 'make fuzz      $(FUZZ_SECONDS) s of fuzzing (FUZZ_SECONDS=, SEED=)'
+	@echo 'make torture   $(KILLS) kills of the broker under load on a real KDC (KILLS=, SEED=)'
 	@echo 'make build     all programs; the driver static, in $(TARGET)/dist'
 	@echo 'Needs: cargo, cc, git, make, bash; Debian with apt; root for demo, test and bench.'
 
@@ -156,3 +158,7 @@ bench: packages driver
 
 fuzz:
 	$(CARGO) run --locked --release --quiet --package krb-tests --bin fuzz -- --cases 1000000000 --seconds $(FUZZ_SECONDS) --seed $(SEED)
+
+torture: packages build
+	$(need_root)
+	$(BUILT)/torture --kills $(KILLS) --seed $(SEED) --seconds 86400

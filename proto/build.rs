@@ -4,11 +4,14 @@ use std::{env, path::PathBuf};
 
 use prost::Message;
 
-const BROKER: [&str; 5] = [
+const BROKER: [&str; 8] = [
     "krb/broker/v1/types.proto",
     "krb/broker/v1/node.proto",
+    "krb/broker/v1/revocation.proto",
     "krb/broker/v1/lease.proto",
+    "krb/broker/v1/principal.proto",
     "krb/broker/v1/namespace.proto",
+    "krb/broker/v1/node_admin.proto",
     "krb/broker/v1/status.proto",
 ];
 const AGENT: [&str; 1] = ["krb/agent/v1/driver.proto"];

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Brings the Debian packages that the real-realm tests use.
 #
-# The shared libraries are installed. The daemons and tools (krb5kdc, kadmind, kinit, ...) are only
+# The shared libraries are installed, and `ip` where there is none. The daemons and tools (krb5kdc, kadmind, kinit, ...) are only
 # unpacked, under target/packages/, so that the system gets no KDC, no service and no /etc/krb5.conf.
 #
 # Needs Debian 12 (or alike) with apt. Needs root only while a library is missing or the package
@@ -12,7 +12,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 dest=$root/target/packages
 libraries='libkrb5-3 libgssapi-krb5-2 libkadm5clnt-mit12 libkadm5srv-mit12 libkdb5-10 libgssrpc4
     libverto1 libverto-libev1 libev4'
-unpacked='krb5-kdc krb5-admin-server krb5-user krb5-gss-samples krb5-kpropd'
+unpacked='krb5-kdc krb5-admin-server krb5-user krb5-gss-samples krb5-kpropd krb5-multidev'
 
 say() { echo "tests/packages.sh: $*" >&2; }
 fail() { say "$*"; exit 1; }
@@ -24,6 +24,7 @@ missing_libraries() {
             *) echo "$package" ;;
         esac
     done
+    command -v ip >/dev/null || echo iproute2 # nodes with a network of their own
 }
 
 missing_unpacked() {

@@ -119,6 +119,13 @@ mod testing {
             now.boot = now.boot + span;
             now.wall += span;
         }
+
+        /// Sets the wall clock forward, or back, by so many seconds.
+        pub fn step_wall(&self, seconds: i64) {
+            let mut now = self.0.lock().expect("no test panicked with the clock");
+            let span = Duration::from_secs(seconds.unsigned_abs());
+            now.wall = if seconds < 0 { now.wall - span } else { now.wall + span };
+        }
     }
 
     impl Clock for TestClock {

@@ -8,22 +8,27 @@ mod error;
 
 use std::{sync::Arc, time::Duration};
 
-use krb_proto::{Generation, LeaseId, NodeName, PodUid, Realm, VolumeName, reason::Reason, v1};
+use krb_proto::{
+    Generation, LeaseId, NodeName, PodUid, Principal, Realm, VolumeName, reason::Reason, v1,
+};
 use tokio::time::Instant;
 
 use crate::{
     audit::{self, Actor, Event, Record},
-    clock::Entropy,
-    entitlement::{Denial, Grant, GrantedTicket, policy::Policy},
+    clock::{Entropy, Now},
+    entitlement::{AccountMode, Denial, Grant, GrantedTicket, policy::Policy},
+    kdc::gate::Class,
     keys::walker::Walker,
     krb5::ccache::Credential,
-    lease::{Holder, Lease},
+    lease::{Holder, Lease, share::SharedTicket},
     ledger::{
         Ledger,
         book::{Book, Lines},
+        sessions::NotServed,
     },
     material::{self, Keys},
     pods::{Pod, PodSource, Sighting},
+    session::KeyHash,
     store::committer::CommitError,
     tickets::Tickets,
 };
@@ -34,6 +39,8 @@ pub use error::{IssueError, Slow};
 pub struct Request {
     /// The calling node.
     pub node: NodeName,
+    /// The key that it proved to have: a banned one gets nothing under any name.
+    pub key: Option<KeyHash>,
     /// The generation that the node carries.
     pub generation: Generation,
     /// The pod's uid.
@@ -69,6 +76,8 @@ pub struct Issuer {
     pub default_realm: Realm,
     /// The longest life of the tickets of a service.
     pub service_max_life: Duration,
+    /// The longest life of the tickets of a role account whose keys the broker makes.
+    pub ticket_life: Duration,
     /// How long an issue may take.
     pub within: Duration,
 }
@@ -83,27 +92,51 @@ impl Issuer {
         let outcome = in_time(deadline, Slow::Records, self.try_issue(request, deadline));
         let outcome = outcome.await.and_then(|issued| issued);
         if let Err(error) = &outcome {
-            self.book.audit(refusal(request, error)).await?;
+            self.book.audit_denial(refusal(request, error)).await?;
         }
         outcome
+    }
+
+    /// Decides as for an issue, for the node that the pod is bound to unless another is named.
+    /// Nothing is granted or recorded.
+    ///
+    /// # Errors
+    /// The first rule that is missing, or why the pod can't be looked up.
+    pub async fn explain(
+        &self,
+        node: Option<NodeName>,
+        pod: &PodUid,
+        volume: &VolumeName,
+    ) -> Result<Grant, IssueError> {
+        let mut seen = self.sight(pod).await?;
+        seen.finished |= self.book.read(|ledger| ledger.is_finished(pod));
+        let node = node.unwrap_or_else(|| seen.node.clone());
+        let grant = self.policy.decide(&seen, &node, volume)?;
+        self.book.read(|ledger| {
+            ledger
+                .check_pin(&seen.pod.namespace, &seen.namespace_uid)
+                .map_err(|pin| namespace_changed(&seen, &pin.uid))?;
+            ledger.check_principals(&grant, self.book.now().wall)
+        })?;
+        Ok(grant)
     }
 
     async fn try_issue(&self, request: &Request, deadline: Instant) -> Result<Issued, IssueError> {
         self.check_session(request)?;
         let pod = self.confirm(request).await?; // it runs where the caller is
         let grant = self.policy.decide(&pod, &request.node, &request.volume)?;
-        let at_hand = self.tickets.at_hand(&grant.tickets);
+        let at_hand = self.tickets.at_hand(&grant.tickets, &request.node);
         let id = match self.admit(request, &pod, &grant, at_hand).await? {
             Admission::Delivered(delivery) => return self.issued(*delivery), // one round was enough
             Admission::Pending(id) => id, // before any key is made
         };
-        for granted in &grant.principals {
-            let principal = &granted.principal;
+        let services = grant.principals.iter().map(|granted| &granted.principal);
+        for principal in services.chain(managed_accounts(&grant)) {
             in_time(deadline, Slow::Keys, self.walker.ensure(principal))
                 .await?
                 .map_err(|source| IssueError::Keys { principal: principal.clone(), source })?;
         }
-        let tickets = self.fetch_tickets(&grant.tickets);
+        let tickets = self.fetch_tickets(&grant.tickets, &request.node, &id);
         let tickets = in_time(deadline, Slow::Tickets, tickets).await??;
         let delivery = self
             .book
@@ -115,6 +148,12 @@ impl Issuer {
     /// What leaves, once the record of it is durable.
     fn issued(&self, delivery: Delivery) -> Result<Issued, IssueError> {
         let Delivery { lease, keys, tickets } = delivery;
+        // A walk that waits for holders waits for this one too.
+        for principal in &lease.principals {
+            if self.book.read(|ledger| ledger.waiting(principal).is_some()) {
+                self.walker.kick(principal);
+            }
+        }
         let written = |t: &(_, Arc<Credential>)| material::ticket(&t.1, &self.default_realm);
         let tickets = tickets.iter().map(written).collect();
         let keytab = keys.keytab().map_err(|source| IssueError::Keytab { source })?;
@@ -123,28 +162,37 @@ impl Issuer {
 
     fn check_session(&self, request: &Request) -> Result<(), IssueError> {
         self.book
-            .read(|ledger| ledger.check_session(&request.node, request.generation))
+            .read(|ledger| match ledger.ban_on(&request.node, request.key) {
+                Some(_) => Err(NotServed::Banned),
+                None => ledger.check_issue(&request.node, request.generation),
+            })
             .map_err(|source| IssueError::Node { node: request.node.clone(), source })
     }
 
     /// Looks the pod up: it is there, on the calling node, and was never seen finished.
     async fn confirm(&self, request: &Request) -> Result<Pod, IssueError> {
-        let sighting = self.pods.look(&request.pod).await;
-        let sighting =
-            sighting.map_err(|source| IssueError::Pods { pod: request.pod.clone(), source })?;
-        let mut pod = match sighting {
-            Sighting::Here(pod) => *pod,
-            Sighting::Gone => return Err(Denial::pod_unknown("no pod has this uid").into()),
-            Sighting::Missing => return Err(Denial::pod_unknown("the pod is missing now").into()),
-            Sighting::Unstamped { what } => {
-                return Err(Denial::pod_unknown(format!("the pod object has no {what}")).into());
-            }
-        };
+        let mut pod = self.sight(&request.pod).await?;
         if pod.node == request.node && pod.finished {
-            self.book.commit(|ledger, _, now| ledger.pod_finished(&request.pod, now.wall)).await?;
+            let finished = |ledger: &mut Ledger, _: &mut Lines, now: Now| {
+                ledger.pod_finished(&request.pod, now.wall);
+            };
+            self.book.commit_essential(finished).await?;
         }
         pod.finished |= self.book.read(|ledger| ledger.is_finished(&request.pod));
         Ok(pod)
+    }
+
+    async fn sight(&self, uid: &PodUid) -> Result<Pod, IssueError> {
+        let sighting = self.pods.look(uid).await;
+        let sighting = sighting.map_err(|source| IssueError::Pods { pod: uid.clone(), source })?;
+        match sighting {
+            Sighting::Here(pod) => Ok(*pod),
+            Sighting::Gone => Err(Denial::pod_unknown("no pod has this uid").into()),
+            Sighting::Missing => Err(Denial::pod_unknown("the pod is missing now").into()),
+            Sighting::Unstamped { what } => {
+                Err(Denial::pod_unknown(format!("the pod object has no {what}")).into())
+            }
+        }
     }
 
     /// Binds the namespace, takes the principals up, and records the lease: one round. Where
@@ -173,6 +221,7 @@ impl Issuer {
                 let generation = request.generation;
                 let admitted = ledger.admit(id, holder, generation, grant, now.wall)?;
                 ledger.take_up(grant, self.service_max_life, now.wall);
+                ledger.take_up_accounts(grant, self.ticket_life, now.wall);
                 if ledger.pin(namespace, &pod.namespace_uid, now.wall) {
                     let line = Record::new(Event::NamespacePinned, Actor::Broker);
                     lines.push(line.namespace(namespace).detail(&pod.namespace_uid));
@@ -189,12 +238,17 @@ impl Issuer {
             .await?
     }
 
-    async fn fetch_tickets(&self, granted: &[GrantedTicket]) -> Result<Vec<Fetched>, IssueError> {
+    async fn fetch_tickets(
+        &self,
+        granted: &[GrantedTicket],
+        node: &NodeName,
+        lease: &LeaseId,
+    ) -> Result<Vec<Fetched>, IssueError> {
         let mut tickets = Vec::new();
         for account in granted {
             let ticket = self
                 .tickets
-                .ticket(account)
+                .ticket(&SharedTicket::of(account, node, lease), Class::PodStart)
                 .await
                 .map_err(|source| IssueError::Ticket { client: account.client.clone(), source })?;
             tickets.push((account.clone(), ticket));
@@ -209,7 +263,7 @@ impl Issuer {
     /// When the record can't be made durable.
     pub async fn release(&self, node: &NodeName, id: &LeaseId) -> Result<(), CommitError> {
         self.book
-            .commit(|ledger, lines, now| {
+            .commit_essential(|ledger, lines, now| {
                 let own = ledger.lease(id).is_some_and(|lease| &lease.holder.node == node);
                 if own && ledger.release(id, "released by its node", now.wall) {
                     let actor = Actor::Node(node.clone());
@@ -220,6 +274,12 @@ impl Issuer {
             })
             .await
     }
+}
+
+/// The principals of the accounts whose keys the broker makes, to get their tickets with.
+fn managed_accounts(grant: &Grant) -> impl Iterator<Item = &Principal> {
+    let managed = grant.tickets.iter().filter(|account| account.mode == AccountMode::Managed);
+    managed.map(|account| &account.client)
 }
 
 /// Waits for `work` until `deadline`; `slow` is what it waits for.
@@ -259,7 +319,7 @@ fn deliver(
     tickets: Vec<Fetched>,
 ) -> Result<Delivery, IssueError> {
     ledger
-        .check_session(&request.node, request.generation)
+        .check_issue(&request.node, request.generation)
         .map_err(|source| IssueError::Node { node: request.node.clone(), source })?;
     let again = ledger.is_active(id);
     for (account, ticket) in &tickets {

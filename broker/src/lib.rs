@@ -37,6 +37,7 @@ pub mod lease;
 pub mod ledger;
 pub mod material;
 pub mod pods;
+pub mod revocation;
 pub mod session;
 mod start;
 pub mod store;
@@ -53,27 +54,33 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use start::StartError;
 
 use crate::{
-    audit::{Actor, Event, Record, file::FileAudit},
+    audit::{Actor, AuditLog, Event, Record, file::FileAudit},
     clock::{Clock, Entropy, SystemClock, SystemEntropy},
     config::Config,
     entitlement::policy::Policy,
     issue::Issuer,
-    kdc::{Kdc, client::RealmClient, gate::Gate, mit::MitAdmin},
+    kdc::{Kdc, KeyAdmin, client::RealmClient, gate::Gate, mit::MitAdmin},
     keys::{
+        drift::Comparer,
+        upkeep::Upkeep,
         walk::WalkRules,
         walker::{Parts, Walker},
     },
     ledger::book::Book,
     material::Pusher,
     pods::file::FilePods,
-    session::{hub::Hub, sync::Syncing, watch::Watch},
+    revocation::Revoker,
+    session::{aftermath::Aftermath, hub::Hub, sync::Syncing, watch::Watch},
     store::{
         LeaseStore,
         committer::{Committer, Pace},
         seal::{MasterKey, Sealer},
         sled::SledStore,
     },
-    tickets::{AccountKeytabs, TicketTimes, Tickets, refresh::Refresher},
+    tickets::{
+        AccountKeyring, AccountKeytabs, TicketTimes, Tickets, refresh::Refresher,
+        watch::AccountWatch,
+    },
 };
 
 /// Builds the broker and runs it until `stop`. Only this function knows which KDC, which
@@ -90,15 +97,18 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
 
     let master = MasterKey::from_file(start::master_key_file(&config.store))?;
     let sealer = Sealer::new(&master, entropy.clone());
-    let store_config = start::sled_config(&config.store);
+    let (mark_file, known) = start::second_place(&config.store, &master)?;
+    let store_config = start::sled_config(&config.store, known);
     let sled = SledStore::open(store_config, &master, clock.clone(), entropy.clone())?;
     let store: Arc<dyn LeaseStore> = Arc::new(sled);
     let loaded = store.load()?;
-    let audit = Arc::new(FileAudit::open(&config.audit, loaded.audit_head, started_at)?);
+    let log = FileAudit::open(config.audit.clone(), &master, loaded.audit_head, started_at)?;
+    let audit: Arc<dyn AuditLog> = Arc::new(log);
     let ledger = start::ledger(&config, &loaded, &sealer, clock.now())?;
     let pace = Pace { snapshot_every: config.store.snapshot_every, ..Pace::default() };
     let (committer, committing) =
-        Committer::start(store.clone(), audit, clock.clone(), pace).map_err(StartError::Thread)?;
+        Committer::start_with_mark(store.clone(), audit.clone(), clock.clone(), pace, mark_file)
+            .map_err(StartError::Thread)?;
     let book = Book::new(ledger, committer.clone(), sealer, clock.clone());
     start::record_start(&book, &loaded).await?;
 
@@ -118,7 +128,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     let kdc: Arc<RealmClient> = Arc::new(client);
     let tickets = Arc::new(Tickets::new(
         kdc.clone(),
-        AccountKeytabs::new(&config.realm.accounts),
+        Arc::new(AccountKeyring::new(AccountKeytabs::new(&config.realm.accounts), book.clone())),
         TicketTimes { life: config.realm.ticket_life, retry_after: Duration::from_secs(10) },
         clock.clone(),
         entropy.clone(),
@@ -147,9 +157,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         policy: policy.clone(),
         walker: walker.clone(),
         tickets: tickets.clone(),
-        entropy,
+        entropy: entropy.clone(),
         default_realm: realm.clone(),
         service_max_life: config.realm.service_max_life,
+        ticket_life: config.realm.ticket_life,
         within: config.issue_within,
     });
     let syncing = Syncing {
@@ -161,15 +172,22 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     };
 
     let tick = start::tick(&config.times);
+    let aftermath = Aftermath {
+        book: book.clone(),
+        hub: hub.clone(),
+        walker: walker.clone(),
+        tickets: tickets.clone(),
+    };
+    let witnesses = start::witnesses(&config, &clock, tick, &tasks, &stopping);
     tasks.spawn(
         Watch {
             book: book.clone(),
-            hub: hub.clone(),
+            aftermath: aftermath.clone(),
             pusher: pusher.clone(),
-            walker: walker.clone(),
-            tickets: tickets.clone(),
             pods: pods.clone(),
-            times: config.times,
+            witnesses: witnesses.clone(),
+            kdc_clocks: start::kdc_clocks(&kdc),
+            rules: config.session_rules,
             every: tick,
             sweep_every: tick * 10,
             keep_ended: config.keep_ended,
@@ -177,10 +195,41 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         }
         .run(stopping.clone()),
     );
-    let refresher = Refresher { tickets, book: book.clone(), pusher, every: tick };
+    let revoker = Revoker {
+        book: book.clone(),
+        pusher: pusher.clone(),
+        tickets: tickets.clone(),
+        walker: walker.clone(),
+    };
+    let comparer = Comparer {
+        book: book.clone(),
+        admin: Arc::new(admin.clone()),
+        kdc: kdc.clone(),
+        walker: walker.clone(),
+    };
+    let upkeep = Upkeep {
+        book: book.clone(),
+        walker: walker.clone(),
+        idle: config.keys.idle,
+        every: tick * 10,
+    };
+    tasks.spawn(upkeep.run(stopping.clone()));
+    tasks.spawn(comparer.clone().run(config.keys.compare_within, stopping.clone()));
+    tasks.spawn(book.feed().clone().run(stopping.clone()));
+    let key_admin: Arc<dyn KeyAdmin> = Arc::new(admin.clone());
+    let refresher =
+        Refresher { tickets, admin: key_admin.clone(), book: book.clone(), pusher, every: tick };
     tasks.spawn(refresher.run(stopping.clone()));
+    let accounts = AccountWatch {
+        admin: key_admin,
+        policy: policy.clone(),
+        book: book.clone(),
+        every: config.realm.look_at_accounts_every,
+    };
+    tasks.spawn(accounts.run(stopping.clone()));
     let (every, token) = (config.entitlements_every, stopping.clone());
     tasks.spawn(policy.clone().keep_fresh(book.clone(), every, token));
+    tasks.spawn(start::write_merged_denials(book.clone(), stopping.clone()));
     tasks.spawn(start::cut_streams(hub.clone(), stopping.clone()));
     walker.kick_all();
 
@@ -191,17 +240,38 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     };
     let services = api::Services {
         node: api::node::NodeApi {
-            issuer,
+            issuer: issuer.clone(),
             syncing,
             profile: start::profile(&config),
             tasks: tasks.clone(),
             stop: stopping.clone(),
         },
-        lease: api::lease::LeaseApi { book: book.clone(), times: config.times, clock_skew: skew },
+        lease: api::lease::LeaseApi {
+            book: book.clone(),
+            revoker,
+            issuer: issuer.clone(),
+            run: start::name_of_this_run(&*entropy),
+            tasks: tasks.clone(),
+            stop: stopping.clone(),
+            times: config.times,
+            clock_skew: skew,
+        },
+        principal: api::principal::PrincipalApi {
+            book: book.clone(),
+            walker: walker.clone(),
+            comparer,
+            admin: Arc::new(admin.clone()),
+            policy: policy.clone(),
+            service_max_life: config.realm.service_max_life,
+            kadm_policy: config.realm.policy.clone(),
+        },
+        node_admin: api::node_admin::NodeAdminApi { aftermath, witnesses, times: config.times },
         namespace: api::namespace::NamespaceApi { book: book.clone(), pods },
         status: api::status::StatusApi {
             book: book.clone(),
             store,
+            audit,
+            audit_file: config.audit.path,
             gate,
             health,
             policy,
@@ -220,7 +290,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     stopping.cancel(); // whatever ended takes the tasks along
     tasks.close();
     tasks.wait().await;
-    let _ = book.audit(Record::new(Event::BrokerStopped, Actor::Broker)).await;
+    let _ = book.audit_later(Record::new(Event::BrokerStopped, Actor::Broker)).await;
     committer.close();
     let _ = tokio::task::spawn_blocking(move || committing.join()).await;
     outcome

@@ -5,7 +5,11 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 use krb_broker::{
     admission::command::{AclArgs, InjectArgs, run_acl, run_inject},
-    audit, clock,
+    audit::{
+        self,
+        verify::command::{AuditArgs, run_audit},
+    },
+    clock,
     config::Config,
     entitlement::load::Entitlements,
     hygiene,
@@ -33,6 +37,8 @@ enum Command {
     Inject(InjectArgs),
     /// Print the lines of kadm5.acl that the entitlements need.
     Acl(AclArgs),
+    /// Check the audit log.
+    Audit(AuditArgs),
     /// Write a new random master key to a file that does not exist yet.
     NewMasterKey {
         /// The file, which is made with mode 0600.
@@ -57,6 +63,13 @@ fn main() -> ExitCode {
         Command::Check(args) => check(&args),
         Command::Inject(args) => run_inject(&args).map_err(Into::into),
         Command::Acl(args) => run_acl(&args).map_err(Into::into),
+        Command::Audit(args) => match run_audit(&args) {
+            Ok(verified) => {
+                print!("{}", verified.text);
+                return if verified.holds { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+            }
+            Err(error) => Err(error.into()),
+        },
         Command::NewMasterKey { file } => new_master_key(&file),
     };
     match said {

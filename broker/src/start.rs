@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     api::ServeError,
@@ -18,7 +18,7 @@ use crate::{
     config::{Config, StoreConfig},
     entitlement::problems::Problems,
     kdc::{
-        KdcError,
+        Kdc, KdcError,
         client::{ClientSettings, RealmClient},
         gate::Gate,
         mit::{MitAdmin, MitSettings, SettingsError, StartupCheck, Timeouts},
@@ -29,11 +29,19 @@ use crate::{
         book::Book,
         record::{self, Unreadable},
     },
-    session::{Times, hub::Hub},
+    pods::nodes::FileNodes,
+    session::{
+        Times,
+        clock_guard::Reading,
+        hub::Hub,
+        watch::KdcClocks,
+        witness::{NoWitnesses, Witnesses},
+    },
     store::{
-        Loaded, StoreError,
+        Loaded, Mark, StoreError,
         committer::{CommitError, Committer},
-        seal::{MasterKeyFile, Sealer, Volume},
+        mark_file::MarkFile,
+        seal::{MasterKey, MasterKeyFile, Sealer, Volume},
         sled::SledConfig,
     },
     tickets::{AccountKeyError, read_keys},
@@ -98,13 +106,15 @@ pub(crate) fn ledger(
     sealer: &Sealer,
     now: Now,
 ) -> Result<Ledger, StartError> {
-    Ok(record::read(config.cluster.clone(), &loaded.records, sealer, now)?)
+    let mut ledger = record::read(config.cluster.clone(), &loaded.records, sealer, now)?;
+    ledger.set_brake(config.session_rules.brake, now);
+    Ok(ledger)
 }
 
 /// Records the start, and enters recovery where the store lost commits: every generation
 /// has passed then, and no key is replaced until an operator says so.
 pub(crate) async fn record_start(book: &Book, loaded: &Loaded) -> Result<(), CommitError> {
-    book.commit(|ledger, lines, now| {
+    book.commit_essential(|ledger, lines, now| {
         let records = loaded.records.len();
         let line = Record::new(Event::BrokerStarted, Actor::Broker);
         lines.push(line.detail(&format!("{records} records, sequence {}", loaded.sequence)));
@@ -212,8 +222,18 @@ pub(crate) fn master_key_file(store: &StoreConfig) -> MasterKeyFile<'_> {
     MasterKeyFile { path: &store.master_key, store: &store.dir, volume }
 }
 
-pub(crate) fn sled_config(store: &StoreConfig) -> SledConfig {
-    SledConfig { directory: store.dir.clone(), cache_bytes: store.cache_bytes }
+pub(crate) fn sled_config(store: &StoreConfig, known: Mark) -> SledConfig {
+    SledConfig { directory: store.dir.clone(), cache_bytes: store.cache_bytes, known }
+}
+
+/// The second place, and what it knows of the store and the audit log.
+pub(crate) fn second_place(
+    store: &StoreConfig,
+    master: &MasterKey,
+) -> Result<(Option<MarkFile>, Mark), StoreError> {
+    let file = store.mark_file.as_deref().map(|path| MarkFile::new(path, master));
+    let known = file.as_ref().map(MarkFile::read).transpose()?.flatten();
+    Ok((file, known.unwrap_or_default()))
 }
 
 pub(crate) fn mit_settings(config: &Config) -> MitSettings {
@@ -254,8 +274,52 @@ pub(crate) fn realm_client(
     Ok(RealmClient::new(settings, gate, clock, entropy))
 }
 
+/// What tells this run of the broker from every other.
+pub(crate) fn name_of_this_run(entropy: &dyn Entropy) -> Arc<str> {
+    let mut bits = [0; 8];
+    entropy.fill(&mut bits);
+    format!("{:016x}", u64::from_le_bytes(bits)).into()
+}
+
+/// Who says whether a silent node works. A directory of Node objects is read anew as long as the
+/// broker runs.
+pub(crate) fn witnesses(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    every: Duration,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Arc<dyn Witnesses> {
+    let Some(directory) = &config.nodes else { return Arc::new(NoWitnesses) };
+    let nodes = FileNodes::new(directory, clock.clone());
+    tasks.spawn(nodes.clone().keep_fresh(every, stop.clone()));
+    Arc::new(nodes)
+}
+
+/// What the wall clock is held against.
+pub(crate) fn kdc_clocks(kdc: &Arc<RealmClient>) -> KdcClocks {
+    let kdc = kdc.clone();
+    Arc::new(move || {
+        let told = kdc.clocks().into_iter();
+        told.map(|r| Reading { kdc: r.kdc, ahead: r.offset.0, at: r.at }).collect()
+    })
+}
+
 /// How long a request may wait at the gate to the KDC.
 const GATE_WAIT: Duration = Duration::from_secs(20);
+
+/// How often denials are looked through for those whose minute has ended.
+const DENIALS_EVERY: Duration = Duration::from_secs(1);
+
+/// Writes what was merged of denials, until `stop`, and then the rest.
+pub(crate) async fn write_merged_denials(book: Book, stop: CancellationToken) {
+    loop {
+        let stopped = stop.run_until_cancelled(tokio::time::sleep(DENIALS_EVERY)).await.is_none();
+        if book.audit_merged_denials(stopped).await.is_err() || stopped {
+            return; // the broker is about to stop
+        }
+    }
+}
 
 /// Ends the nodes' streams when the broker stops: they are calls, and would keep it.
 pub(crate) async fn cut_streams(hub: Arc<Hub>, stop: CancellationToken) {

@@ -41,6 +41,12 @@ reasons! {
     Fenced = "FENCED",
     /// The node has no attached session.
     NotAttached = "NOT_ATTACHED",
+    /// The node, or the key of its certificate, is banned; an operator must unban it.
+    Banned = "BANNED",
+    /// The node is silent and taken for dead, and the brake holds what follows.
+    Braked = "BRAKED",
+    /// The broker's wall clock is in doubt: nothing is issued until it is believed again.
+    ClockFault = "CLOCK_FAULT",
     /// The source of pods can't be read now.
     PodsUnavailable = "PODS_UNAVAILABLE",
     /// No such pod on the calling node.
@@ -85,6 +91,8 @@ reasons! {
     PrincipalNotManaged = "PRINCIPAL_NOT_MANAGED",
     /// An operator has switched the principal off.
     PrincipalDisabled = "PRINCIPAL_DISABLED",
+    /// What is to be resumed is no longer kept.
+    ResumeLost = "RESUME_LOST",
     /// The account's limits are reached.
     LimitReached = "LIMIT_REACHED",
     /// The broker has no keytab of the role account.

@@ -5,6 +5,8 @@ pub mod bench;
 pub mod cluster;
 pub mod demo;
 pub mod fuzz;
+pub mod handshakes;
 pub mod realm;
 pub mod simulate;
+pub mod torture;
 pub mod world;

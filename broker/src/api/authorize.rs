@@ -74,9 +74,9 @@ where
                 |caller| caller.actor(),
             );
             let line = Record::new(Event::CallDenied, actor).reason(denial.reason);
-            let answer = match book.audit(line.rule(&shown).detail(&denial.why)).await {
+            let answer = match book.audit_denial(line.rule(&shown).detail(&denial.why)).await {
                 Ok(()) => status(denial.code, denial.reason, denial.why),
-                Err(_) => status(Code::Unavailable, Reason::StoreFailed, "no audit log".to_owned()),
+                Err(error) => error.into(),
             };
             Ok(answer.into_http())
         })

@@ -4,10 +4,11 @@ use std::{collections::BTreeSet, time::SystemTime};
 
 use krb_proto::{Namespace, NodeName};
 use rustls::pki_types::CertificateDer;
+use sha2::{Digest, Sha256};
 use x509_parser::{extensions::ParsedExtension, prelude::*};
 
 use super::roles::Role;
-use crate::audit::Actor;
+use crate::{audit::Actor, session::KeyHash};
 
 /// The peer of a connection.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -16,6 +17,8 @@ pub struct Caller {
     pub identity: Identity,
     /// Until when its certificate is good: a connection may outlive it, its calls may not.
     pub not_after: SystemTime,
+    /// The key that it proved to have.
+    pub key: Option<KeyHash>,
 }
 
 /// What a certificate proves.
@@ -79,8 +82,11 @@ const NODE: &str = "system:node:";
 
 /// Reads a certificate that a CA of `role` has signed.
 pub fn identify(certificate: &CertificateDer<'_>, role: Role) -> Caller {
-    let nobody =
-        |why| Caller { identity: Identity::Nobody { why }, not_after: SystemTime::UNIX_EPOCH };
+    let nobody = |why| Caller {
+        identity: Identity::Nobody { why },
+        not_after: SystemTime::UNIX_EPOCH,
+        key: None,
+    };
     let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
         return nobody("the certificate can't be read");
     };
@@ -90,7 +96,8 @@ pub fn identify(certificate: &CertificateDer<'_>, role: Role) -> Caller {
         Ok(identity) => identity,
         Err(why) => Identity::Nobody { why },
     };
-    Caller { identity, not_after }
+    let key = Some(KeyHash(Sha256::digest(parsed.public_key().raw).into()));
+    Caller { identity, not_after, key }
 }
 
 fn who(certificate: &X509Certificate<'_>, role: Role) -> Result<Identity, &'static str> {

@@ -14,6 +14,7 @@ use crate::{
     issue::{IssueError, Slow},
     kdc::KdcError,
     keys::walker::WalkError,
+    ledger::sessions::NotServed,
     store::committer::CommitError,
     tickets::TicketError,
 };
@@ -41,7 +42,7 @@ pub fn invalid(field: &str, problem: impl Display) -> Status {
 impl From<CommitError> for Status {
     fn from(_: CommitError) -> Self {
         let message = "the broker can't record anything now".to_owned();
-        status(Code::Unavailable, Reason::StoreFailed, message)
+        try_again(Code::Unavailable, Reason::StoreFailed, message, SOON)
     }
 }
 
@@ -49,7 +50,9 @@ impl From<&IssueError> for Status {
     fn from(error: &IssueError) -> Self {
         let reason = error.reason();
         match code(error) {
-            Code::Unavailable => try_again(Code::Unavailable, reason, message(error), SOON),
+            Code::Unavailable => {
+                try_again(Code::Unavailable, reason, message(error), worth_a_try(error))
+            }
             Code::ResourceExhausted => {
                 try_again(Code::ResourceExhausted, reason, message(error), retry_after(error))
             }
@@ -61,12 +64,26 @@ impl From<&IssueError> for Status {
 /// When a failure that passes by itself is worth another try.
 const SOON: Duration = Duration::from_secs(1);
 
+/// When what waits for an operator or a clock is worth another try.
+const LATER: Duration = Duration::from_secs(10);
+
+fn worth_a_try(error: &IssueError) -> Duration {
+    match error {
+        IssueError::Node { source: NotServed::Braked | NotServed::ClockFault, .. } => LATER,
+        _ => SOON,
+    }
+}
+
 fn code(error: &IssueError) -> Code {
     match error {
         IssueError::Denied { denial } if denial.reason == Reason::LimitReached => {
             Code::FailedPrecondition
         }
         IssueError::Denied { .. } => Code::PermissionDenied,
+        IssueError::Node { source: NotServed::Banned, .. } => Code::PermissionDenied,
+        IssueError::Node { source: NotServed::Braked | NotServed::ClockFault, .. } => {
+            Code::Unavailable
+        }
         IssueError::Node { .. } | IssueError::Ended { .. } => Code::FailedPrecondition,
         IssueError::Keytab { .. } => Code::Internal,
         IssueError::Pods { .. } | IssueError::TooLate { .. } | IssueError::Store { .. } => {

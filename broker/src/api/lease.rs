@@ -1,6 +1,6 @@
 //! `LeaseService`: who holds what.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use krb_proto::{
     LeaseId, PodRef,
@@ -8,15 +8,20 @@ use krb_proto::{
     timestamp,
     v1::{self, lease_service_server::LeaseService},
 };
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Code, Request, Response, Status};
 
 use super::{
     authorize::caller,
     errors::{invalid, status},
+    revocation, watch,
 };
 use crate::{
-    lease::{Exposure, Lease, LeaseState},
+    issue::{IssueError, Issuer},
+    lease::{Exposure, Holder, Lease, LeaseState},
     ledger::{Ledger, book::Book, query::LeaseFilter},
+    revocation::Revoker,
     session::Times,
 };
 
@@ -28,6 +33,16 @@ const PAGE: (u32, u32) = (1_000, 100);
 pub struct LeaseApi {
     /// The ledger.
     pub book: Book,
+    /// Takes leases away.
+    pub revoker: Revoker,
+    /// Decides dry.
+    pub issuer: Arc<Issuer>,
+    /// This run of the broker: tokens of another one are refused.
+    pub run: Arc<str>,
+    /// Where watchers run.
+    pub tasks: TaskTracker,
+    /// Ends them.
+    pub stop: CancellationToken,
     /// The spans of a session.
     pub times: Times,
     /// The tolerated difference of clocks.
@@ -69,10 +84,82 @@ impl LeaseService for LeaseApi {
         let unknown = || status(Code::NotFound, Reason::NotFound, "no such lease".to_owned());
         found.map(Response::new).ok_or_else(unknown)
     }
+
+    type WatchLeasesStream = Changes;
+
+    async fn watch_leases(
+        &self,
+        request: Request<v1::WatchLeasesRequest>,
+    ) -> Result<Response<Changes>, Status> {
+        let visible = caller(&request)?.visible();
+        let asked = request.into_inner();
+        let filter = LeaseFilter {
+            node: optional("node", &asked.node)?,
+            namespace: optional("namespace", &asked.namespace)?,
+            pod_uid: optional("pod_uid", &asked.pod_uid)?,
+            principal: optional("principal", &asked.principal)?,
+            visible,
+            ..LeaseFilter::default()
+        };
+        let from = watch::resume(&asked.resume_token, &self.run, self.book.feed())?;
+        let (told, changes) = tokio::sync::mpsc::channel(watch::QUEUE);
+        let watcher = watch::Watcher { api: self.clone(), filter, from, told };
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move { stop.run_until_cancelled(watcher.run()).await });
+        Ok(Response::new(ReceiverStream::new(changes)))
+    }
+
+    async fn revoke_leases(
+        &self,
+        request: Request<v1::RevokeLeasesRequest>,
+    ) -> Result<Response<v1::RevokeLeasesResponse>, Status> {
+        let by = caller(&request)?.actor();
+        let request = request.into_inner();
+        let asked = revocation::asked(&request, by)?;
+        let mut plan = self.revoker.plan(&asked);
+        revocation::must_hit(&plan, &asked)?;
+        if !request.dry_run {
+            plan = self.revoker.revoke(&asked).await?;
+        }
+        let now = self.book.now();
+        let plan = self.book.read(|ledger| revocation::written(ledger, &plan, now));
+        Ok(Response::new(v1::RevokeLeasesResponse { plan: Some(plan) }))
+    }
+
+    async fn explain_access(
+        &self,
+        request: Request<v1::ExplainAccessRequest>,
+    ) -> Result<Response<v1::ExplainAccessResponse>, Status> {
+        let asked = request.into_inner();
+        let node = optional("node", &asked.node)?;
+        let pod = asked.pod_uid.parse().map_err(|e| invalid("pod_uid", e))?;
+        let volume = asked.volume.parse().map_err(|e| invalid("volume", e))?;
+        let explained = match self.issuer.explain(node, &pod, &volume).await {
+            Ok(grant) => v1::ExplainAccessResponse {
+                granted: true,
+                account: grant.account.to_string(),
+                principals: grant.principals.iter().map(|p| p.principal.to_string()).collect(),
+                tickets: grant.tickets.iter().map(|t| t.client.to_string()).collect(),
+                ..v1::ExplainAccessResponse::default()
+            },
+            Err(IssueError::Denied { denial }) => v1::ExplainAccessResponse {
+                reason: denial.reason.to_string(),
+                message: denial.message,
+                rule: denial.rule,
+                ..v1::ExplainAccessResponse::default()
+            },
+            Err(error) => return Err(Status::from(&error)),
+        };
+        Ok(Response::new(explained))
+    }
 }
 
+/// What a watcher is told.
+type Changes = ReceiverStream<Result<v1::LeaseChange, Status>>;
+
 impl LeaseApi {
-    fn written(&self, ledger: &Ledger, lease: &Lease) -> v1::Lease {
+    /// A lease as the API writes it.
+    pub(super) fn written(&self, ledger: &Ledger, lease: &Lease) -> v1::Lease {
         let holder = &lease.holder;
         let max_until = ledger
             .session(&holder.node)
@@ -80,10 +167,7 @@ impl LeaseApi {
             .map(|session| timestamp(session.max_until(&self.times)));
         v1::Lease {
             lease_id: lease.id.to_string(),
-            node: Some(v1::NodeRef {
-                cluster: holder.pod.cluster.to_string(),
-                name: holder.node.to_string(),
-            }),
+            node: Some(node_ref(holder)),
             pod: Some(pod_ref(&holder.pod)),
             volume: holder.volume.to_string(),
             account: lease.owner.account.to_string(),
@@ -130,6 +214,11 @@ fn exposure(exposure: Exposure) -> Option<v1::Exposure> {
     }
 }
 
+/// A holder's node as the API writes it.
+pub fn node_ref(holder: &Holder) -> v1::NodeRef {
+    v1::NodeRef { cluster: holder.pod.cluster.to_string(), name: holder.node.to_string() }
+}
+
 /// A pod as the API writes it.
 pub fn pod_ref(pod: &PodRef) -> v1::PodRef {
     v1::PodRef {
@@ -157,7 +246,8 @@ fn filter(asked: &v1::ListLeasesRequest) -> Result<LeaseFilter, Status> {
     })
 }
 
-fn optional<T: std::str::FromStr<Err: std::fmt::Display>>(
+/// A field that may be left empty.
+pub(super) fn optional<T: std::str::FromStr<Err: std::fmt::Display>>(
     field: &str,
     text: &str,
 ) -> Result<Option<T>, Status> {

@@ -13,8 +13,9 @@ use std::{net::SocketAddr, time::Duration};
 
 use krb_proto::v1::{
     DESCRIPTORS, lease_service_server::LeaseServiceServer,
-    namespace_service_server::NamespaceServiceServer, node_service_server::NodeServiceServer,
-    status_service_server::StatusServiceServer,
+    namespace_service_server::NamespaceServiceServer,
+    node_admin_service_server::NodeAdminServiceServer, node_service_server::NodeServiceServer,
+    principal_service_server::PrincipalServiceServer, status_service_server::StatusServiceServer,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -28,9 +29,13 @@ pub mod errors;
 pub mod lease;
 pub mod namespace;
 pub mod node;
+pub mod node_admin;
+pub mod principal;
+pub mod revocation;
 pub mod roles;
 pub mod status;
 pub mod tls;
+mod watch;
 
 /// The longest request that is read, in bytes: a Hello with 10,000 volumes.
 const MAX_REQUEST: usize = 4 * 1024 * 1024;
@@ -48,7 +53,11 @@ pub struct Services {
     /// For operators and viewers.
     pub lease: lease::LeaseApi,
     /// For operators.
+    pub node_admin: node_admin::NodeAdminApi,
+    /// For operators.
     pub namespace: namespace::NamespaceApi,
+    /// For operators.
+    pub principal: principal::PrincipalApi,
     /// For operators and viewers.
     pub status: status::StatusApi,
 }
@@ -110,7 +119,9 @@ pub async fn serve(
         .add_service(reflect().build_v1alpha()?)
         .add_service(NodeServiceServer::new(services.node).max_decoding_message_size(MAX_REQUEST))
         .add_service(LeaseServiceServer::new(services.lease))
+        .add_service(NodeAdminServiceServer::new(services.node_admin))
         .add_service(NamespaceServiceServer::new(services.namespace))
+        .add_service(PrincipalServiceServer::new(services.principal))
         .add_service(StatusServiceServer::new(services.status))
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
         .await?;

@@ -47,9 +47,11 @@ impl NodeService for NodeApi {
         request: Request<v1::IssueRequest>,
     ) -> Result<Response<v1::IssueResponse>, Status> {
         let node = node_of(&request)?;
+        let key = caller(&request)?.key;
         let asked = request.into_inner();
         let request = issue::Request {
             node,
+            key,
             generation: Generation(asked.generation),
             pod: asked.pod_uid.parse().map_err(|e| invalid("pod_uid", e))?,
             volume: asked.volume.parse().map_err(|e| invalid("volume", e))?,
@@ -91,10 +93,11 @@ impl NodeService for NodeApi {
         request: Request<Streaming<v1::SyncRequest>>,
     ) -> Result<Response<Outbound>, Status> {
         let node = node_of(&request)?;
-        let not_after = caller(&request)?.not_after;
+        let caller = caller(&request)?;
+        let not_after = caller.not_after;
         let mut said = request.into_inner();
         let hello = hello(&mut said).await?;
-        match self.syncing.attach(&node, &hello).await? {
+        match self.syncing.attach(&node, caller.key, &hello).await? {
             Attached::Welcome(stream, told) => {
                 let (syncing, stop) = (self.syncing.clone(), self.stop.clone());
                 self.tasks.spawn(async move {
@@ -102,17 +105,21 @@ impl NodeService for NodeApi {
                 });
                 Ok(Response::new(Box::pin(ReceiverStream::new(told).map(Ok))))
             }
-            Attached::Fenced(generation) => {
-                let fenced = sync_response::Event::Fenced(v1::Fenced { generation: generation.0 });
-                let only = v1::SyncResponse { event: Some(fenced) };
-                Ok(Response::new(Box::pin(tokio_stream::once(Ok(only)))))
-            }
+            Attached::Fenced(generation) => Ok(fenced(generation, Reason::Fenced)),
+            Attached::Banned(generation) => Ok(fenced(generation, Reason::Banned)),
             Attached::Wait => {
                 let message = "too many agents under one node's name in a minute".to_owned();
                 Err(status(Code::ResourceExhausted, Reason::NotAttached, message))
             }
         }
     }
+}
+
+/// A stream that tells the agent to wipe, and no more.
+fn fenced(generation: Generation, reason: Reason) -> Response<Outbound> {
+    let fenced = v1::Fenced { generation: generation.0, reason: reason.as_str().to_owned() };
+    let only = v1::SyncResponse { event: Some(sync_response::Event::Fenced(fenced)) };
+    Response::new(Box::pin(tokio_stream::once(Ok(only))))
 }
 
 fn node_of<T>(request: &Request<T>) -> Result<NodeName, Status> {

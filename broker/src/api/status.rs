@@ -1,6 +1,6 @@
 //! `StatusService`: how the broker itself is.
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::SystemTime};
 
 use krb_proto::{
     Realm, duration, timestamp,
@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 
 use super::authorize::caller;
 use crate::{
-    audit::{Event, Record},
+    audit::{AuditLog, Event, Record},
     entitlement::policy::Policy,
     kdc::{Health, gate::Gate},
     keys::walker::Walker,
@@ -26,6 +26,10 @@ pub struct StatusApi {
     pub book: Book,
     /// The store.
     pub store: Arc<dyn LeaseStore>,
+    /// The audit log.
+    pub audit: Arc<dyn AuditLog>,
+    /// The file that it writes.
+    pub audit_file: PathBuf,
     /// The gate.
     pub gate: Arc<Gate>,
     /// How the KDCs and kadmin answered lately.
@@ -49,11 +53,15 @@ impl StatusService for StatusApi {
         // A viewer that is bound to namespaces learns nothing of other tenants' principals.
         let sees_walks = caller(&request)?.visible().is_none();
         let policy = self.policy.status();
-        let (nodes, leases, walks, recovery, records) = self.book.read(|ledger| {
-            let walks = if sees_walks { self.walks(ledger) } else { Vec::new() };
-            let recovery = ledger.recovery().unwrap_or_default().to_owned();
-            (nodes(ledger), leases(ledger), walks, recovery, ledger.records())
-        });
+        let (nodes, leases, walks, recovery, records, brake, clock_fault) =
+            self.book.read(|ledger| {
+                let walks = if sees_walks { self.walks(ledger) } else { Vec::new() };
+                let recovery = ledger.recovery().unwrap_or_default().to_owned();
+                let clock_fault = ledger.clock_fault().unwrap_or_default().to_owned();
+                let brake = brake(ledger, sees_walks);
+                let records = ledger.records();
+                (nodes(ledger), leases(ledger), walks, recovery, records, brake, clock_fault)
+            });
         let store = self.store.stats();
         Ok(Response::new(v1::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -74,6 +82,9 @@ impl StatusService for StatusApi {
                 loaded_at: Some(timestamp(policy.loaded_at)),
                 problem: policy.problem.unwrap_or_default(),
             }),
+            brake: Some(brake),
+            clock_fault,
+            audit: Some(self.audit()),
         }))
     }
 
@@ -105,6 +116,22 @@ impl StatusApi {
             last_success: health.last_success.map(timestamp),
         };
         (self.health)().into_iter().map(written).collect()
+    }
+
+    fn audit(&self) -> v1::AuditStatus {
+        let head = self.audit.head();
+        let trouble = self.book.audit_trouble();
+        let (kept, lost) = trouble.as_ref().map_or((0, 0), |trouble| (trouble.kept, trouble.lost));
+        v1::AuditStatus {
+            seq: head.seq,
+            mac: head.mac.to_string(),
+            file: self.audit_file.display().to_string(),
+            lines_merged: self.book.merged_denials(),
+            broken_since: trouble.as_ref().map(|trouble| timestamp(trouble.since)),
+            problem: trouble.map(|trouble| trouble.why.to_string()).unwrap_or_default(),
+            lines_kept: kept,
+            lines_lost: lost,
+        }
     }
 
     fn lanes(&self) -> Vec<v1::LaneStatus> {
@@ -142,7 +169,20 @@ fn nodes(ledger: &Ledger) -> v1::NodeCounts {
             SessionState::Left => counts.left += 1,
         }
     }
+    counts.banned = u32::try_from(ledger.bans().len()).unwrap_or(u32::MAX);
     counts
+}
+
+/// The brake; names of nodes are not for viewers that are bound to namespaces.
+fn brake(ledger: &Ledger, sees_nodes: bool) -> v1::BrakeStatus {
+    let braked = ledger.sessions().filter(|session| sees_nodes && session.braked);
+    let mut nodes: Vec<String> = braked.map(|session| session.node.to_string()).collect();
+    nodes.sort();
+    v1::BrakeStatus {
+        reason: ledger.braked().unwrap_or_default(),
+        nodes,
+        pods: u32::try_from(ledger.held_pods()).unwrap_or(u32::MAX),
+    }
 }
 
 fn leases(ledger: &Ledger) -> Vec<v1::StateCount> {

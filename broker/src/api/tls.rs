@@ -151,6 +151,7 @@ impl Acceptor {
         let nobody = Caller {
             identity: Identity::Nobody { why: "no certificate of exactly one role's CA" },
             not_after: std::time::SystemTime::UNIX_EPOCH,
+            key: None,
         };
         let Some((certificate, intermediates)) = chain.split_first() else { return nobody };
         let now = UnixTime::now();

@@ -52,6 +52,8 @@ words! {
         LeaseRevoking = "lease.revoking",
         /// They have been replaced.
         LeaseRevoked = "lease.revoked",
+        /// An operator took leases away.
+        RevocationAsked = "revocation.asked",
         /// A lease reached its entitlement's hard end.
         LeaseExpired = "lease.expired",
         /// A role account's ticket was fetched anew.
@@ -60,6 +62,12 @@ words! {
         TicketFailed = "ticket.failed",
         /// A holder is given a ticket.
         TicketDelivered = "ticket.delivered",
+        /// kadmin says that a role account is disabled.
+        AccountDisabled = "account.disabled",
+        /// A role account whose keytab was handed over is not as it should be at the KDC.
+        AccountUnsafe = "account.unsafe",
+        /// It is as it should be again.
+        AccountMended = "account.mended",
         /// A keyset was made and stored.
         KeyMade = "key.made",
         /// A principal was created at the KDC.
@@ -116,6 +124,24 @@ words! {
         SessionRefused = "session.refused",
         /// An old generation was told to wipe.
         SessionFenced = "session.fenced",
+        /// Something about a session that an operator should look at.
+        SessionAlert = "session.alert",
+        /// An operator gave a node up.
+        NodeEvicted = "node.evicted",
+        /// An operator banned a node, by name and key.
+        NodeBanned = "node.banned",
+        /// An operator ended a ban.
+        NodeUnbanned = "node.unbanned",
+        /// So many nodes or pods vanish at once that automatic revocation pauses.
+        BrakeOn = "brake.on",
+        /// It goes on.
+        BrakeOff = "brake.off",
+        /// An operator let some of what it held pass.
+        BrakeReleased = "brake.released",
+        /// The wall clock is in doubt: nothing that it ends ends by itself.
+        ClockFault = "clock.fault",
+        /// It is believed again.
+        ClockCleared = "clock.cleared",
         /// A namespace's uid was remembered at its first use.
         NamespacePinned = "namespace.pinned",
         /// An operator accepted a namespace that was made anew.
@@ -138,6 +164,14 @@ words! {
         RecoveryAuditTorn = "recovery.audit_torn",
         /// The log ends before what the store says was written.
         RecoveryAuditShort = "recovery.audit_short",
+        /// The log's chain is broken, or is another than the store knows.
+        RecoveryAuditForged = "recovery.audit_forged",
+        /// A file of the log begins.
+        AuditOpened = "audit.opened",
+        /// Old files of the log are removed, by the retention that is configured.
+        AuditRemoved = "audit.removed",
+        /// The log could not be written for a while.
+        AuditGap = "audit.gap",
     }
 }
 
@@ -165,10 +199,13 @@ impl Event {
             | Self::EntitlementsRefused
             | Self::SessionRefused => Outcome::Denied,
             Self::TicketFailed
+            | Self::AccountDisabled
             | Self::KeyFailed
             | Self::KeyOverdue
             | Self::KeyDrift
-            | Self::RecoveryAuditShort => Outcome::Failed,
+            | Self::RecoveryAuditShort
+            | Self::RecoveryAuditForged
+            | Self::AuditGap => Outcome::Failed,
             _ => Outcome::Done,
         }
     }

@@ -1,125 +1,351 @@
-//! The audit log as a file that is only ever appended to, mode 0600 when we make it.
+//! The audit log as files that are only ever appended to, mode 0600 when we make them.
 //!
-//! `seq` goes on where the file ends, or after what the store knows was written, so that
-//! no two lines of one broker have the same one. A last line torn by a crash is closed with
-//! a newline, stays where it is, and a line after it says so; its `seq` is not used again.
-//! A file that was moved away is followed by a new one of the same name. Nothing is ever
-//! rewritten or removed here.
+//! `seq` and the chain go on where the log ends, or after what the store knows was written,
+//! so that no two lines of one broker have the same number. The first line of each file
+//! names the end of the file before. A last line torn by a crash is closed with a newline,
+//! stays where it is, and a line after it says so; its `seq` is not used again. A file that
+//! has grown to its size is rotated, one that was moved away is followed by a new one of
+//! the same name.
+//!
+//! An append that fails leaves nothing to be relied on: the next one begins a new file,
+//! above every number that was tried, and goes on from the last line that is known to be
+//! durable. Nothing that ever counted is rewritten here; what is removed are whole oldest
+//! files, by the retention, after a line has said so.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
-use serde::Deserialize;
+use super::{
+    Actor, AuditError, AuditLog, Event, Record,
+    chain::{ChainKey, Head},
+    files::{self, Outlived, Retention},
+    tail::Tail,
+};
+use crate::store::{lock, seal::MasterKey};
 
-use super::{Actor, AuditError, AuditLog, Event, Record};
-use crate::store::lock;
+/// Where a log is, and how it is rotated.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The file that is written.
+    pub path: PathBuf,
+    /// A file that has this many bytes is rotated before the next lines.
+    pub max_bytes: u64,
+    /// How long rotated files are kept.
+    pub keep: Retention,
+}
 
-/// How far from its end a log is searched for its last line, in bytes.
-const TAIL: u64 = 1024 * 1024;
+impl Settings {
+    /// A log in this file, rotated at 64 MiB, kept for ever.
+    pub fn new(path: &Path) -> Self {
+        let (path, keep) = (path.to_owned(), Retention::default());
+        Self { path, max_bytes: 64 * 1024 * 1024, keep }
+    }
+}
 
 /// The log of one broker.
 #[derive(Debug)]
 pub struct FileAudit {
-    path: PathBuf,
+    settings: Settings,
+    key: ChainKey,
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
-    file: File,
-    head: u64,
-    broken: bool,
+    /// The file that is written; none before it is made.
+    file: Option<File>,
+    /// Its bytes up to the end of the last durable line.
+    length: u64,
+    /// The number of its first durable line.
+    first: Option<u64>,
+    /// The last durable line.
+    head: Head,
+    /// A number that was never tried, and all above it.
+    next: u64,
+    /// Whether the last append failed.
+    failed: bool,
+    /// Whether the file ends within a line.
+    torn: bool,
+    /// What has to be said first.
+    pending: Vec<Record>,
+}
+
+/// Lines that are to be written, and what they make true once they are durable.
+struct Draft {
+    text: String,
+    first: u64,
+    head: Head,
+    outlived: Outlived,
 }
 
 impl FileAudit {
-    /// Opens or makes the log. `known` is the last `seq` that the store knows was durable
-    /// ([`crate::store::Loaded::audit_head`]); a log that ends before it gets a line that
-    /// says so.
+    /// Opens the log. `known` is the last line that the store knows was durable
+    /// ([`crate::store::Loaded::audit_head`]); a log that ends before it, or comes by
+    /// another line in its place, gets a line that says so. A log that can't be written
+    /// now is opened all the same, and says so at each append.
     ///
     /// # Errors
-    /// When it can't be opened or written, another process writes it, or its end holds
+    /// When it can't be opened or read, another process writes it, or its end holds
     /// nothing of ours.
-    pub fn open(path: &Path, known: u64, now: SystemTime) -> Result<Self, AuditError> {
-        let file = open_locked(path)?;
-        let tail = Tail::read(path, &file)?;
-        let torn = tail.torn;
-        let head = (tail.last + u64::from(torn)).max(known);
-        let state = State { file, head, broken: false };
-        let log = Self { path: path.to_owned(), state: Mutex::new(state) };
-        if torn {
-            tracing::warn!(path = %path.display(), "the audit log's last line was torn; closed it");
-            log.write(&mut log.state(), b"\n")?;
-            let detail = format!("the line after seq {} was torn by a crash", tail.last);
-            log.append(&[repaired(Event::RecoveryAuditTorn, &detail)], now)?;
-        }
-        if tail.last > 0 && tail.last < known {
-            let detail = format!("the log ended at seq {}, the store knows of {known}", tail.last);
-            tracing::error!(path = %path.display(), detail, "the audit log has lost lines");
-            log.append(&[repaired(Event::RecoveryAuditShort, &detail)], now)?;
+    pub fn open(
+        settings: Settings,
+        master: &MasterKey,
+        known: Head,
+        now: SystemTime,
+    ) -> Result<Self, AuditError> {
+        let key = ChainKey::new(master);
+        let state = State::find(&settings.path, &key, known)?;
+        let log = Self { settings, key, state: Mutex::new(state) };
+        let repairs = !log.state().pending.is_empty();
+        if repairs && let Err(error) = log.append(&[], now) {
+            tracing::error!(error = super::chain(&error), "the audit log can't be written");
         }
         Ok(log)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // what a panic may have left behind is what `broken` says
+        // what a panic may have left behind is what `failed` says
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends the bytes in one write where the system takes them so, and syncs.
-    fn write(&self, state: &mut State, bytes: &[u8]) -> Result<(), AuditError> {
-        let io = |operation| move |source| self.io(operation, source);
-        if state.broken {
-            return Err(AuditError::Poisoned { path: self.path.clone() });
-        }
-        state.broken = true; // until it has worked
-        if self.was_moved(&state.file).map_err(io("looking at"))? {
-            state.file = open_locked(&self.path)?;
-        }
-        state.file.write_all(bytes).map_err(io("writing"))?;
-        state.file.sync_data().map_err(io("syncing"))?;
-        state.broken = false;
+    fn write(
+        &self,
+        state: &mut State,
+        records: &[Record],
+        now: SystemTime,
+    ) -> Result<(), AuditError> {
+        let was_failed = std::mem::replace(&mut state.failed, true); // until it has worked
+        let outlived = self.choose_file(state, was_failed, now)?;
+        let draft = self.draft(state, records, outlived, now);
+        let Some(file) = &mut state.file else {
+            return Err(self.io("finding", io::ErrorKind::NotFound.into()));
+        };
+        file.write_all(draft.text.as_bytes()).map_err(|e| self.io("writing", e))?;
+        file.sync_data().map_err(|e| self.io("syncing", e))?;
+        state.length += draft.text.len() as u64;
+        state.first = state.first.or(Some(draft.first));
+        state.head = draft.head;
+        state.pending.clear();
+        (state.torn, state.failed) = (false, false);
+        self.remove(&draft.outlived.files);
         Ok(())
     }
 
-    /// Whether the path leads to another file now, or to none.
-    fn was_moved(&self, file: &File) -> io::Result<bool> {
-        let ours = file.metadata()?;
-        match self.path.metadata() {
-            Ok(there) => Ok((there.dev(), there.ino()) != (ours.dev(), ours.ino())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
-            Err(error) => Err(error),
+    /// Sees that there is a file for the next lines: the one that is open, or a new one
+    /// where that is full, was moved away, or holds what may not be durable. Says which
+    /// rotated files are kept no longer.
+    fn choose_file(
+        &self,
+        state: &mut State,
+        was_failed: bool,
+        now: SystemTime,
+    ) -> Result<Outlived, AuditError> {
+        let path = &self.settings.path;
+        if let Some(file) = &state.file
+            && was_moved(path, file).map_err(|e| self.io("looking at", e))?
+        {
+            state.leave();
+        }
+        let full = state.length >= self.settings.max_bytes;
+        let mut outlived = Outlived::default();
+        if let (Some(_), Some(first)) = (&state.file, state.first)
+            && (was_failed || full)
+        {
+            fs::rename(path, files::name(path, first)).map_err(|e| self.io("rotating", e))?;
+            sync_directory(path).map_err(|e| self.io("naming", e))?;
+            state.leave();
+            outlived = self.settings.keep.outlived_of(path, state.head.seq, now).unwrap_or_else(|error| {
+                tracing::warn!(%error, path = %path.display(), "rotated audit logs can't be seen");
+                Outlived::default()
+            });
+        }
+        match &state.file {
+            None => {
+                let file = open_locked(path)?;
+                if file.metadata().map_err(|e| self.io("looking at", e))?.len() > 0 {
+                    return Err(AuditError::Foreign { path: path.clone(), bytes: 0 });
+                }
+                state.file = Some(file);
+            }
+            // what was added to it never counted, and it has no line that did
+            Some(file) if was_failed && state.first.is_none() => {
+                file.set_len(state.length).map_err(|e| self.io("cutting", e))?;
+            }
+            Some(_) => {}
+        }
+        Ok(outlived)
+    }
+
+    /// The lines, numbered and chained, with what has to be said before them.
+    fn draft(
+        &self,
+        state: &mut State,
+        records: &[Record],
+        outlived: Outlived,
+        now: SystemTime,
+    ) -> Draft {
+        let mut said = state.pending.clone();
+        if state.first.is_none() {
+            // bytes of a torn line stand before the first line: that line explains them
+            let opened = |record: Record| record.begins_after(state.head, &self.key);
+            match said.first_mut().filter(|_| state.torn) {
+                Some(torn) => *torn = opened(torn.clone()),
+                None => said.insert(0, opened(Record::new(Event::AuditOpened, Actor::Broker))),
+            }
+        }
+        if let Some(line) = removal(&outlived) {
+            said.push(line);
+        }
+        let mut text = if state.torn { "\n".to_owned() } else { String::new() };
+        let (first, mut head) = (state.next, state.head);
+        for record in said.iter().chain(records) {
+            let (line, mac) = record.line(state.next, now, &self.key, head.mac);
+            head = Head { seq: state.next, mac };
+            text.push_str(&line);
+            state.next += 1;
+        }
+        Draft { text, first, head, outlived }
+    }
+
+    fn remove(&self, outlived: &[files::Rotated]) {
+        for file in outlived {
+            let path = file.path.display();
+            match fs::remove_file(&file.path) {
+                Ok(()) => tracing::info!(%path, "a rotated audit log was kept long enough"),
+                Err(error) => tracing::warn!(%path, %error, "a rotated audit log stays"),
+            }
+        }
+        if !outlived.is_empty()
+            && let Err(error) = sync_directory(&self.settings.path)
+        {
+            tracing::warn!(%error, "the audit log's directory can't be synced");
         }
     }
 
     fn io(&self, operation: &'static str, source: io::Error) -> AuditError {
-        AuditError::Io { operation, path: self.path.clone(), source }
+        AuditError::Io { operation, path: self.settings.path.clone(), source }
+    }
+}
+
+impl State {
+    /// The log as it was left behind, and what has to be said of it.
+    fn find(path: &Path, key: &ChainKey, known: Head) -> Result<Self, AuditError> {
+        let mut state = Self { head: known, next: known.seq + 1, ..Self::default() };
+        let io =
+            |operation| move |source| AuditError::Io { operation, path: path.to_owned(), source };
+        let tail = match path.symlink_metadata() {
+            Ok(_) => {
+                let file = open_locked(path)?;
+                let tail = Tail::read(path, &file, key, known)?;
+                state.file = Some(file);
+                tail
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Tail::default(),
+            Err(error) => return Err(io("opening")(error)),
+        };
+        if tail.last.is_none() {
+            state.go_on_from_rotated(path, key)?;
+        }
+        state.take_up(path, &tail, known);
+        Ok(state)
+    }
+
+    /// The broker may have stopped between the rotation and the new file's first line.
+    fn go_on_from_rotated(&mut self, path: &Path, key: &ChainKey) -> Result<(), AuditError> {
+        let io = |source| AuditError::Io { operation: "reading", path: path.to_owned(), source };
+        let newest = match files::rotated(path) {
+            Ok(files) => files.into_iter().next_back(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(io(error)),
+        };
+        let Some(newest) = newest else { return Ok(()) };
+        let file = File::open(&newest.path).map_err(io)?;
+        let tail = Tail::read(&newest.path, &file, key, self.head)?;
+        self.head = self.head.later(tail.last.unwrap_or_default());
+        self.next = self.head.seq + 1 + tail.burnt;
+        Ok(())
+    }
+
+    fn take_up(&mut self, path: &Path, tail: &Tail, known: Head) {
+        self.length = tail.length;
+        self.first = tail.first.filter(|_| tail.last.is_some());
+        self.torn = tail.torn;
+        let last = tail.last.unwrap_or(self.head);
+        self.next = self.next.max(last.seq + 1 + tail.burnt);
+        let path = path.display();
+        if tail.torn {
+            tracing::warn!(%path, "the audit log's last line was torn; it is closed");
+            let detail = format!("the line after seq {} was torn by a crash", last.seq);
+            self.pending.push(repaired(Event::RecoveryAuditTorn, &detail));
+        }
+        if let Some(broken) = &tail.broken {
+            tracing::error!(%path, broken, "THE AUDIT LOG IS NOT THE ONE THAT WAS WRITTEN");
+            self.pending.push(repaired(Event::RecoveryAuditForged, broken));
+        }
+        if tail.last.is_some() && last.seq < known.seq {
+            let detail =
+                format!("the log ended at seq {}, the store knows of {}", last.seq, known.seq);
+            tracing::error!(%path, detail, "THE AUDIT LOG HAS LOST LINES");
+            self.pending.push(repaired(Event::RecoveryAuditShort, &detail));
+        }
+        self.head = self.head.later(last);
+    }
+
+    /// Has done with the file.
+    fn leave(&mut self) {
+        (self.file, self.first, self.length, self.torn) = (None, None, 0, false);
     }
 }
 
 impl AuditLog for FileAudit {
-    fn append(&self, records: &[Record], now: SystemTime) -> Result<u64, AuditError> {
+    fn append(&self, records: &[Record], now: SystemTime) -> Result<Head, AuditError> {
         let mut state = self.state();
-        let first = state.head + 1;
-        let lines: String =
-            (first..).zip(records).map(|(seq, record)| record.line(seq, now)).collect();
-        self.write(&mut state, lines.as_bytes())?;
-        state.head += records.len() as u64;
+        if records.is_empty() && state.pending.is_empty() {
+            return Ok(state.head);
+        }
+        self.write(&mut state, records, now)?;
         Ok(state.head)
     }
 
-    fn head(&self) -> u64 {
+    fn head(&self) -> Head {
         self.state().head
     }
 }
 
 fn repaired(event: Event, detail: &str) -> Record {
     Record::new(event, Actor::Broker).detail(detail)
+}
+
+/// What is said of the files that go, before they go.
+fn removal(outlived: &Outlived) -> Option<Record> {
+    let (first, last) = (outlived.files.first()?, outlived.files.last()?);
+    let name = |file: &files::Rotated| {
+        file.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    };
+    let detail = format!(
+        "{} files, {} to {}, up to seq {}",
+        outlived.files.len(),
+        name(first),
+        name(last),
+        outlived.up_to
+    );
+    Some(repaired(Event::AuditRemoved, &detail))
+}
+
+/// Whether the path leads to another file now, or to none.
+fn was_moved(path: &Path, file: &File) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match path.metadata() {
+        Ok(there) => Ok((there.dev(), there.ino()) != (ours.dev(), ours.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// Opens the file for appending, alone, and makes its name durable.
@@ -134,177 +360,14 @@ fn open_locked(path: &Path) -> Result<File, AuditError> {
     if !lock::take(&file).map_err(io("locking"))? {
         return Err(AuditError::InUse { path: path.to_owned() });
     }
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    File::open(parent).and_then(|dir| dir.sync_all()).map_err(io("naming"))?;
+    sync_directory(path).map_err(io("naming"))?;
     Ok(file)
 }
 
-/// How a log ends.
-struct Tail {
-    /// The `seq` of the last line that can be read; 0 in an empty log.
-    last: u64,
-    /// Whether something without a newline follows it.
-    torn: bool,
-}
-
-#[derive(Deserialize)]
-struct Numbered {
-    v: u8,
-    seq: u64,
-}
-
-impl Tail {
-    fn read(path: &Path, file: &File) -> Result<Self, AuditError> {
-        let io = |source| AuditError::Io { operation: "reading", path: path.to_owned(), source };
-        let length = file.metadata().map_err(io)?.len();
-        let mut tail = vec![0; usize::try_from(length.min(TAIL)).unwrap_or(0)];
-        let from = length.saturating_sub(TAIL);
-        file.read_exact_at(&mut tail, from).map_err(io)?;
-        let torn = tail.last().is_some_and(|byte| *byte != b'\n');
-        // after the last newline is nothing, or the torn line; a first line that the tail cuts
-        // is not read either
-        let whole = tail.rsplit(|byte| *byte == b'\n').skip(1);
-        let numbered = |line| serde_json::from_slice::<Numbered>(line).ok();
-        let last = whole.filter_map(numbered).find(|line| line.v == 1).map(|line| line.seq);
-        match last {
-            Some(last) => Ok(Self { last, torn }),
-            // the very first line may be the torn one
-            None if length < TAIL && !tail.contains(&b'\n') => Ok(Self { last: 0, torn }),
-            None => Err(AuditError::Foreign { path: path.to_owned(), bytes: length.min(TAIL) }),
-        }
-    }
+/// Makes the names beside `path` durable.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(files::directory(path))?.sync_all()
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    struct World(tempfile::TempDir);
-
-    impl World {
-        fn new() -> Self {
-            Self(tempfile::tempdir().unwrap())
-        }
-
-        fn path(&self) -> PathBuf {
-            self.0.path().join("audit.log")
-        }
-
-        fn open(&self, known: u64) -> Result<FileAudit, AuditError> {
-            FileAudit::open(&self.path(), known, SystemTime::UNIX_EPOCH)
-        }
-
-        fn lines(&self) -> Vec<(u64, String)> {
-            let text = fs::read_to_string(self.path()).unwrap();
-            let read = |line: &str| {
-                let value: serde_json::Value = serde_json::from_str(line).ok()?;
-                Some((value["seq"].as_u64()?, value["event"].as_str()?.to_owned()))
-            };
-            text.lines().filter_map(read).collect()
-        }
-    }
-
-    fn two() -> [Record; 2] {
-        [Event::LeaseGranted, Event::LeaseReleased].map(|e| Record::new(e, Actor::Broker))
-    }
-
-    #[test]
-    fn numbers_go_on_after_a_restart_and_the_file_is_ours_alone() {
-        let world = World::new();
-        let log = world.open(0).unwrap();
-        assert_eq!(log.append(&two(), SystemTime::UNIX_EPOCH).unwrap(), 2);
-        assert_eq!(fs::metadata(world.path()).unwrap().mode() & 0o777, 0o600);
-        assert!(matches!(world.open(0).unwrap_err(), AuditError::InUse { .. }));
-        drop(log);
-        let log = world.open(2).unwrap();
-        assert_eq!(log.head(), 2);
-        assert_eq!(log.append(&two(), SystemTime::UNIX_EPOCH).unwrap(), 4);
-        let seqs: Vec<_> = world.lines().iter().map(|(seq, _)| *seq).collect();
-        assert_eq!(seqs, [1, 2, 3, 4]);
-    }
-
-    #[test]
-    fn a_torn_last_line_is_closed_noted_and_its_number_not_used_again() {
-        let world = World::new();
-        world.open(0).unwrap().append(&two(), SystemTime::UNIX_EPOCH).unwrap();
-        let whole = fs::read(world.path()).unwrap();
-        let first_line = whole.iter().position(|b| *b == b'\n').unwrap();
-        for cut in first_line + 2..whole.len() {
-            fs::write(world.path(), &whole[..cut]).unwrap();
-            let log = world.open(1).unwrap();
-            log.append(&two(), SystemTime::UNIX_EPOCH).unwrap();
-            let torn_was_whole = serde_json::from_slice::<Numbered>(&whole[first_line + 1..cut]);
-            let mut expected = vec![1, 3, 4, 5];
-            if torn_was_whole.is_ok() {
-                expected.insert(1, 2); // it lacked only its newline
-            }
-            let lines = world.lines();
-            assert_eq!(lines.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), expected, "{cut}");
-            assert!(lines.iter().any(|(seq, e)| *seq == 3 && e == "recovery.audit_torn"));
-        }
-    }
-
-    #[test]
-    fn a_first_line_that_is_torn_or_zeros_after_a_power_cut_are_closed_too() {
-        for end in [&b"{\"v\":1,\"se"[..], &[0; 100]] {
-            let world = World::new();
-            fs::write(world.path(), end).unwrap();
-            let log = world.open(0).unwrap();
-            assert_eq!(log.append(&two(), SystemTime::UNIX_EPOCH).unwrap(), 4);
-            assert_eq!(world.lines()[0], (2, "recovery.audit_torn".to_owned()));
-        }
-    }
-
-    #[test]
-    fn a_log_that_ends_before_what_the_store_knows_says_so() {
-        let world = World::new();
-        world.open(0).unwrap().append(&two(), SystemTime::UNIX_EPOCH).unwrap();
-        let log = world.open(9).unwrap();
-        assert_eq!(log.head(), 10);
-        assert_eq!(world.lines()[2], (10, "recovery.audit_short".to_owned()));
-    }
-
-    #[test]
-    fn a_log_that_was_moved_away_is_followed_by_a_new_one() {
-        let world = World::new();
-        let log = world.open(0).unwrap();
-        log.append(&two(), SystemTime::UNIX_EPOCH).unwrap();
-        fs::rename(world.path(), world.0.path().join("audit.log.1")).unwrap();
-        log.append(&two(), SystemTime::UNIX_EPOCH).unwrap();
-        assert_eq!(world.lines()[0].0, 3);
-        drop(log);
-        fs::remove_file(world.path()).unwrap();
-        assert_eq!(world.open(4).unwrap().head(), 4, "the store remembers");
-    }
-
-    #[test]
-    fn some_other_file_is_not_written_to() {
-        let world = World::new();
-        let contents = "root:x:0:0\nnobody:x:1:1\n";
-        fs::write(world.path(), contents).unwrap();
-        assert!(matches!(world.open(0).unwrap_err(), AuditError::Foreign { .. }));
-        assert_eq!(fs::read_to_string(world.path()).unwrap(), contents);
-    }
-
-    #[test]
-    fn a_log_on_a_full_disk_takes_no_more_lines() {
-        let log = FileAudit {
-            path: "/dev/full".into(),
-            state: Mutex::new(State {
-                file: OpenOptions::new().append(true).open("/dev/full").unwrap(),
-                head: 0,
-                broken: false,
-            }),
-        };
-        let error = log.append(&two(), SystemTime::UNIX_EPOCH).unwrap_err();
-        assert!(matches!(error, AuditError::Io { operation: "writing", .. }), "{error}");
-        let error = log.append(&two(), SystemTime::UNIX_EPOCH).unwrap_err();
-        assert!(matches!(error, AuditError::Poisoned { .. }), "{error}");
-        assert_eq!(log.head(), 0);
-    }
-}
+mod tests;

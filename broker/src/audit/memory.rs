@@ -6,7 +6,11 @@ use std::{
     time::SystemTime,
 };
 
-use super::{AuditError, AuditLog, Event, Record};
+use super::{
+    AuditError, AuditLog, Event, Record,
+    chain::{ChainKey, Head},
+};
+use crate::{clock::SeededEntropy, store::seal::MasterKey};
 
 /// The log. Clones share their lines.
 #[derive(Clone, Default)]
@@ -16,6 +20,7 @@ pub struct MemoryAudit(Arc<Mutex<Lines>>);
 struct Lines {
     records: Vec<Record>,
     text: String,
+    head: Head,
     appends: u64,
     failing: bool,
 }
@@ -24,6 +29,11 @@ impl MemoryAudit {
     /// Every later append fails.
     pub fn fail(&self) {
         self.lines().failing = true;
+    }
+
+    /// Appends work again.
+    pub fn mend(&self) {
+        self.lines().failing = false;
     }
 
     /// What was logged.
@@ -52,22 +62,25 @@ impl MemoryAudit {
 }
 
 impl AuditLog for MemoryAudit {
-    fn append(&self, records: &[Record], now: SystemTime) -> Result<u64, AuditError> {
+    fn append(&self, records: &[Record], now: SystemTime) -> Result<Head, AuditError> {
+        let key = ChainKey::new(&MasterKey::random(&SeededEntropy::new(0)));
         let mut lines = self.lines();
         if lines.failing {
             let source = io::Error::other("told to fail");
             return Err(AuditError::Io { operation: "writing", path: "memory".into(), source });
         }
         for record in records {
-            let seq = lines.records.len() as u64 + 1;
-            lines.text.push_str(&record.line(seq, now));
+            let seq = lines.head.seq + 1;
+            let (line, mac) = record.line(seq, now, &key, lines.head.mac);
+            lines.head = Head { seq, mac };
+            lines.text.push_str(&line);
             lines.records.push(record.clone());
         }
         lines.appends += 1;
-        Ok(lines.records.len() as u64)
+        Ok(lines.head)
     }
 
-    fn head(&self) -> u64 {
-        self.lines().records.len() as u64
+    fn head(&self) -> Head {
+        self.lines().head
     }
 }

@@ -3,21 +3,29 @@
 //! - [`Record`]: one event, as its writer knows it. Its line has a fixed format, described
 //!   in `docs/audit.md`; the log adds `seq` and `time`.
 //! - [`AuditLog`]: the seam. [`mod@file`] is the adapter; `memory` stands in for it in tests.
+//! - [`mod@chain`]: the MACs that make a changed or lost line show; [`verify`] walks them.
+//! - [`files`]: rotated files and how long they are kept. [`denials`]: what is merged.
 //!
 //! The committer is the only writer: a round's lines are on disk before its records are,
 //! so nothing is ever granted that the log does not name. The log holds names and numbers,
 //! never key material; it is not read back by the broker, and it decides nothing.
 
+pub mod chain;
+pub mod denials;
 mod event;
 pub mod file;
+pub mod files;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
 mod record;
+mod tail;
+pub mod verify;
 
 use std::{path::PathBuf, time::SystemTime};
 
 use crate::lease::Lease;
 
+pub use chain::{Head, Mac};
 pub use event::{Actor, Event, Exposure, Outcome};
 pub use record::Record;
 
@@ -49,14 +57,15 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 /// Calls block; they are for a thread of their own.
 pub trait AuditLog: Send + Sync {
     /// Appends a line for each record, in this order, makes them durable together, and
-    /// returns the `seq` of the last.
+    /// returns the place of the last.
     ///
     /// # Errors
-    /// When they can't be written. Some of them may be in the log then; it takes no more.
-    fn append(&self, records: &[Record], now: SystemTime) -> Result<u64, AuditError>;
+    /// When they can't be written. They don't count then, although some of them may be in
+    /// the log; the next append begins anew after the last line that counted.
+    fn append(&self, records: &[Record], now: SystemTime) -> Result<Head, AuditError>;
 
-    /// The `seq` of the last durable line; 0 before the first.
-    fn head(&self) -> u64;
+    /// The last durable line; zeros before the first.
+    fn head(&self) -> Head;
 }
 
 /// Why the audit log can't be written.
@@ -88,11 +97,5 @@ pub enum AuditError {
         path: PathBuf,
         /// How far back was looked.
         bytes: u64,
-    },
-    /// An earlier append failed, so the log's end is not known.
-    #[error("the audit log {} failed before and takes no more lines", path.display())]
-    Poisoned {
-        /// The log's file.
-        path: PathBuf,
     },
 }

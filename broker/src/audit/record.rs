@@ -12,7 +12,10 @@ use krb_proto::{
 };
 use serde::Serialize;
 
-use super::event::{Actor, Event, Exposure, Outcome};
+use super::{
+    chain::{ChainKey, Head, Mac},
+    event::{Actor, Event, Exposure, Outcome},
+};
 use crate::{entitlement::Login, krb5::key::Enctype};
 
 /// The format of the lines.
@@ -72,7 +75,22 @@ struct Fields {
     exposed_until: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    happened: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    previous: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
 }
+
+/// What makes a denial equal to another of its actor: reason, rule, pod and volume.
+pub(super) type Likeness = (Option<&'static str>, Option<String>, Option<String>, Option<String>);
 
 impl Record {
     /// An event with its usual outcome.
@@ -204,17 +222,58 @@ impl Record {
         self.with(|fields| fields.detail = (!detail.is_empty()).then(|| cleaned(detail)))
     }
 
+    /// When it happened, where its line is written later.
+    #[must_use]
+    pub(crate) fn happened(self, at: SystemTime) -> Self {
+        self.with(|fields| fields.happened = fields.happened.take().or_else(|| Some(time(at))))
+    }
+
+    /// That the line stands for so many events, the first and last of them then.
+    #[must_use]
+    pub(super) fn merged(self, count: u64, first: SystemTime, last: SystemTime) -> Self {
+        self.with(|fields| {
+            fields.count = Some(count);
+            fields.first = Some(time(first));
+            fields.last = Some(time(last));
+        })
+    }
+
+    /// That it begins a file: where the file before ended, and under which key both are.
+    #[must_use]
+    pub(super) fn begins_after(self, previous: Head, key: &ChainKey) -> Self {
+        self.with(|fields| {
+            fields.previous = Some(previous.to_string());
+            fields.key = Some(key.id().to_string());
+        })
+    }
+
+    /// Who made it happen.
+    pub(super) fn actor(&self) -> &Actor {
+        &self.actor
+    }
+
+    /// What makes it equal to another of its actor.
+    pub(super) fn likeness(&self) -> Likeness {
+        let fields = &self.fields;
+        (fields.reason, fields.rule.clone(), fields.pod_uid.clone(), fields.volume.clone())
+    }
+
     fn with(mut self, set: impl FnOnce(&mut Fields)) -> Self {
         set(&mut self.fields);
         self
     }
 
-    /// Its line, with the newline.
-    pub(super) fn line(&self, seq: u64, now: SystemTime) -> String {
+    /// Its line, with the newline, and the line's MAC.
+    pub(super) fn line(
+        &self,
+        seq: u64,
+        now: SystemTime,
+        key: &ChainKey,
+        previous: Mac,
+    ) -> (String, Mac) {
         let line = Line { v: VERSION, seq, time: time(now), record: self };
-        let mut text = serde_json::to_string(&line).expect("a record is text and numbers");
-        text.push('\n');
-        text
+        let text = serde_json::to_string(&line).expect("a record is text and numbers");
+        key.seal(previous, &text)
     }
 }
 
@@ -261,9 +320,11 @@ fn cleaned(text: &str) -> String {
 mod tests {
     use std::time::Duration;
 
+    use krb_proto::Secret;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::store::seal::MasterKey;
 
     fn at(micros: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_micros(micros)
@@ -278,7 +339,16 @@ mod tests {
         }
     }
 
-    /// A record with every field set.
+    /// The line as the log has it after no other.
+    fn line(record: &Record, seq: u64, now: SystemTime) -> String {
+        record.line(seq, now, &ChainKey::new(&master()), Mac::default()).0
+    }
+
+    fn master() -> MasterKey {
+        MasterKey::new(Secret::new((0..32).collect())).unwrap()
+    }
+
+    /// A record with every field set that its writer sets.
     fn full() -> Record {
         let node: NodeName = "node-a".parse().unwrap();
         Record::new(Event::LeaseGranted, Actor::Node(node.clone()))
@@ -301,7 +371,7 @@ mod tests {
     #[test]
     fn the_line_of_a_full_record_is_fixed() {
         assert_eq!(
-            full().line(7, at(1_700_000_000_123_456)),
+            line(&full(), 7, at(1_700_000_000_123_456)),
             concat!(
                 r#"{"v":1,"seq":7,"time":"2023-11-14T22:13:20.123456Z","event":"lease.granted","#,
                 r#""actor":"node:node-a","outcome":"granted","reason":"FENCED","#,
@@ -325,7 +395,7 @@ mod tests {
         record.fields.endtime = None;
         record.fields.detail = None;
         record.fields.enctypes.truncate(1);
-        let line = record.exposed_until(Exposure::Open).line(7, at(1_700_000_000_123_456));
+        let line = line(&record.exposed_until(Exposure::Open), 7, at(1_700_000_000_123_456));
         assert!(manual.contains(&line), "{line}");
         for event in Event::ALL {
             assert!(manual.contains(&format!("`{event}`")), "{event}");
@@ -335,7 +405,7 @@ mod tests {
     #[test]
     fn a_bare_record_has_only_what_every_line_has() {
         assert_eq!(
-            Record::new(Event::BrokerStarted, Actor::Broker).line(1, at(0)),
+            line(&Record::new(Event::BrokerStarted, Actor::Broker), 1, at(0)),
             concat!(
                 r#"{"v":1,"seq":1,"time":"1970-01-01T00:00:00.000000Z","#,
                 r#""event":"broker.started","actor":"broker","outcome":"done"}"#,
@@ -347,14 +417,14 @@ mod tests {
     #[test]
     fn an_open_exposure_says_so() {
         let record = Record::new(Event::LeaseGranted, Actor::Broker).exposed_until(Exposure::Open);
-        assert!(record.line(1, at(0)).contains(r#""exposed_until":"open""#));
+        assert!(line(&record, 1, at(0)).contains(r#""exposed_until":"open""#));
     }
 
     #[test]
     fn text_from_outside_can_neither_end_a_line_nor_hide_a_field() {
         let record = Record::new(Event::CallDenied, Actor::Unknown("a\n{\"v\":1}\u{202e}".into()))
             .detail(&"\u{7f}\r\n\0\"\\".repeat(1_000));
-        let line = record.line(1, at(0));
+        let line = line(&record, 1, at(0));
         assert_eq!(line.matches('\n').count(), 1);
         assert!(!line.contains('\u{202e}') && !line.contains('\u{7f}'));
         let read: serde_json::Value = serde_json::from_str(&line).unwrap();
@@ -365,8 +435,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_gives_one_line_that_reads_back(text in ".{0,80}|\\PC{0,2000}") {
-            let line = Record::new(Event::KeyFailed, Actor::Operator(text.clone()))
-                .rule(&text).detail(&text).line(u64::MAX, at(u64::MAX / 4));
+            let record = Record::new(Event::KeyFailed, Actor::Operator(text.clone()));
+            let line = line(&record.rule(&text).detail(&text), u64::MAX, at(u64::MAX / 4));
             prop_assert_eq!(line.matches('\n').count(), 1);
             prop_assert!(line.len() < 20_000);
             let read: serde_json::Value = serde_json::from_str(&line).unwrap();

@@ -7,11 +7,12 @@ use krb_proto::{Namespace, Principal, Realm, text};
 use super::{Config, GateConfig, RealmConfig, StoreConfig, raw};
 use crate::{
     api::roles::RoleRoots,
+    audit::{self, files::Retention},
     entitlement::{problems::Problems, rules::Rules},
     kdc::gate::Caps,
     keys::walk::WalkTimes,
     krb5::key::Enctype,
-    session::Times,
+    session::{self, Times, brake},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -34,6 +35,11 @@ pub fn check(name: &str, raw: raw::Raw) -> Result<Config, Problems> {
     let times = c.times(&raw.sessions);
     let walk = c.walk(&raw.realm, &raw.keys);
     let keys = c.keys(&raw.keys);
+    let session_rules = session::Rules {
+        times,
+        agent_fault_is_loss: raw.sessions.agent_fault_is_loss,
+        brake: c.brake(&raw.sessions.brake, times.silent_after),
+    };
     let issue_within =
         c.span("leases.issue_within", raw.leases.issue_within.as_deref(), 30 * SECOND);
     let keep_ended = c.span("leases.keep_ended", raw.leases.keep_ended.as_deref(), HOUR);
@@ -50,6 +56,7 @@ pub fn check(name: &str, raw: raw::Raw) -> Result<Config, Problems> {
     let rules = c.rules(&raw.realm.name, raw.entitlements);
     let realm = c.realm(raw.realm, walk);
     let store = c.store(raw.store);
+    let audit = c.audit(raw.audit);
     match (listen, rules, realm) {
         (Some(listen), Some(rules), Some(realm)) if c.problems.is_empty() => Ok(Config {
             cluster: raw.cluster.into(),
@@ -66,9 +73,11 @@ pub fn check(name: &str, raw: raw::Raw) -> Result<Config, Problems> {
             rules,
             pods: raw.pods.dir,
             pods_gone_after,
+            nodes: raw.pods.nodes_dir,
             store,
-            audit: raw.audit.file,
+            audit,
             times,
+            session_rules,
             issue_within,
             keep_ended,
             allow_swap: raw.allow_swap,
@@ -127,6 +136,28 @@ impl Checker<'_> {
             self.add("sessions.lease_ttl", "is less than silent_after and lost_after together");
         }
         times
+    }
+
+    fn brake(&mut self, raw: &raw::Brake, settle: Duration) -> brake::Limits {
+        let default = brake::Limits::default();
+        let share =
+            raw.share.as_deref().and_then(|share| self.parse("sessions.brake.share", share));
+        let window = self.span("sessions.brake.window", raw.window.as_deref(), default.window);
+        if window > HOUR {
+            self.add("sessions.brake.window", "is more than the hour that the most is taken of");
+        }
+        let passes_per_hour = raw.passes_per_hour.unwrap_or(default.passes_per_hour);
+        if passes_per_hour > 3600 {
+            self.add("sessions.brake.passes_per_hour", "is more than 3600");
+        }
+        brake::Limits {
+            share: share.unwrap_or(default.share),
+            sessions: raw.sessions.unwrap_or(default.sessions),
+            pods: raw.pods.unwrap_or(default.pods),
+            window,
+            passes_per_hour,
+            settle,
+        }
     }
 
     fn gate(&mut self, raw: &raw::Gate) -> GateConfig {
@@ -215,6 +246,8 @@ impl Checker<'_> {
         let life = raw.service_max_life.as_deref();
         let service_max_life = self.span("realm.service_max_life", life, 4 * HOUR);
         let ticket_life = self.span("realm.ticket_life", raw.ticket_life.as_deref(), 4 * HOUR);
+        let every = raw.look_at_accounts_every.as_deref();
+        let look_at_accounts_every = self.span("realm.look_at_accounts_every", every, HOUR);
         Some(RealmConfig {
             name,
             kdcs: raw.kdcs,
@@ -229,6 +262,7 @@ impl Checker<'_> {
             enctypes,
             service_max_life,
             ticket_life,
+            look_at_accounts_every,
             walk,
             allow_wide_rights: raw.allow_wide_rights,
         })
@@ -246,6 +280,26 @@ impl Checker<'_> {
             master_key: raw.master_key,
             allow_same_volume: raw.allow_same_volume,
             cache_bytes: cache_mib.saturating_mul(1024 * 1024),
+            mark_file: raw.mark_file,
+        }
+    }
+
+    fn audit(&mut self, raw: raw::Audit) -> audit::file::Settings {
+        let mib = raw.max_size_mib.unwrap_or(64);
+        if !(1..=1_048_576).contains(&mib) {
+            self.add("audit.max_size_mib", "is not 1 to 1048576");
+        }
+        let days = raw.keep_days.filter(|days| *days > 0);
+        if days.is_some_and(|days| days > 36_500) {
+            self.add("audit.keep_days", "is more than 36500");
+        }
+        audit::file::Settings {
+            path: raw.file,
+            max_bytes: mib.saturating_mul(1024 * 1024),
+            keep: Retention {
+                files: raw.keep_files.filter(|files| *files > 0),
+                age: days.map(|days| Duration::from_secs(days.min(36_500) * 24 * 3600)),
+            },
         }
     }
 }

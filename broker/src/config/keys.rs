@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::{check::Checker, raw};
 use crate::keys::{
     schedule::{Pattern, Schedule},
+    upkeep::IdleTimes,
     walk::WalkTimes,
 };
 
@@ -15,10 +16,8 @@ use crate::keys::{
 pub struct KeysConfig {
     /// When they are replaced in their own time.
     pub schedule: Schedule,
-    /// After how long without a holder a principal is disabled.
-    pub idle_after: Duration,
-    /// After how long one that is a pod's own is deleted.
-    pub pod_idle_after: Duration,
+    /// How long principals may be without a holder.
+    pub idle: IdleTimes,
     /// In which time every principal is compared with the KDCs once.
     pub compare_within: Duration,
 }
@@ -53,8 +52,10 @@ impl Checker<'_> {
             self.span(&format!("keys.{field}"), text.as_deref(), default)
         };
         KeysConfig {
-            idle_after: span("idle_after", &raw.idle_after, 7 * DAY),
-            pod_idle_after: span("pod_idle_after", &raw.pod_idle_after, HOUR),
+            idle: IdleTimes {
+                disable: span("idle_after", &raw.idle_after, 7 * DAY),
+                delete: span("pod_idle_after", &raw.pod_idle_after, HOUR),
+            },
             compare_within: span("compare_within", &raw.compare_within, DAY),
             schedule: Schedule(raw.rotate.iter().filter_map(|rule| self.rotate(rule)).collect()),
         }

@@ -15,11 +15,12 @@ use krb_proto::{Principal, Realm};
 
 use crate::{
     api::roles::RoleRoots,
+    audit,
     entitlement::{problems::Problems, rules::Rules},
     kdc::gate::Caps,
     keys::walk::WalkTimes,
     krb5::key::Enctype,
-    session::Times,
+    session::{self, Times},
 };
 
 mod check;
@@ -59,12 +60,16 @@ pub struct Config {
     pub pods: PathBuf,
     /// How long a pod's object must be absent before the pod is gone.
     pub pods_gone_after: Duration,
+    /// Directory of the Node objects that say whether a silent node works; none: time alone does.
+    pub nodes: Option<PathBuf>,
     /// The store.
     pub store: StoreConfig,
-    /// The audit log's file.
-    pub audit: PathBuf,
+    /// The audit log's files.
+    pub audit: audit::file::Settings,
     /// The spans of sessions.
     pub times: Times,
+    /// What decides whether a session is lost, those spans included.
+    pub session_rules: session::Rules,
     /// How long an issue may take.
     pub issue_within: Duration,
     /// How long ended leases can be listed.
@@ -102,6 +107,8 @@ pub struct RealmConfig {
     pub service_max_life: Duration,
     /// The life that role accounts' tickets are asked for.
     pub ticket_life: Duration,
+    /// How often role accounts whose keytabs were handed over are looked at.
+    pub look_at_accounts_every: Duration,
     /// The spans of a key's walk.
     pub walk: WalkTimes,
     /// Run although the broker's rights at kadmin are too wide.
@@ -130,6 +137,8 @@ pub struct StoreConfig {
     pub cache_bytes: u64,
     /// How often a snapshot is taken.
     pub snapshot_every: Duration,
+    /// The second place that keeps how far the store has come.
+    pub mark_file: Option<PathBuf>,
 }
 
 impl Config {

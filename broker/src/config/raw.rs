@@ -58,6 +58,7 @@ pub struct Realm {
     pub enctypes: Option<Vec<String>>,
     pub service_max_life: Option<String>,
     pub ticket_life: Option<String>,
+    pub look_at_accounts_every: Option<String>,
     pub clock_skew: Option<String>,
     pub kdc_propagation: Option<String>,
     pub acknowledge_within: Option<String>,
@@ -100,6 +101,7 @@ pub struct Pods {
     pub source: String,
     pub dir: PathBuf,
     pub gone_after: Option<String>,
+    pub nodes_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -111,12 +113,16 @@ pub struct Store {
     pub allow_same_volume: bool,
     pub cache_mib: Option<u64>,
     pub snapshot_every: Option<String>,
+    pub mark_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Audit {
     pub file: PathBuf,
+    pub max_size_mib: Option<u64>,
+    pub keep_files: Option<usize>,
+    pub keep_days: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -127,6 +133,20 @@ pub struct Sessions {
     pub lost_after: Option<String>,
     pub lease_ttl: Option<String>,
     pub unclaimed_after: Option<String>,
+    #[serde(default)]
+    pub agent_fault_is_loss: bool,
+    #[serde(default)]
+    pub brake: Brake,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Brake {
+    pub share: Option<String>,
+    pub sessions: Option<u32>,
+    pub pods: Option<u32>,
+    pub window: Option<String>,
+    pub passes_per_hour: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -10,7 +10,10 @@ use std::{
 use krb_proto::{NodeName, VolumeName};
 use tokio_util::sync::CancellationToken;
 
-use super::{Denial, Grant, decide::decide, load::Entitlements, problems::Problems, rules::Rules};
+use super::{
+    Denial, Grant, GrantedTicket, account::RoleAccount, decide::decide, load::Entitlements,
+    problems::Problems, rules::Rules, tickets,
+};
 use crate::{
     audit::{Actor, Event, Record},
     clock::Clock,
@@ -64,6 +67,20 @@ impl Policy {
         decide(&entitlements, &self.rules, pod, node, volume)
     }
 
+    /// Whether the account's service principals may act as clients; `None`: no such account.
+    pub fn may_be_clients(&self, login: &super::Login) -> Option<bool> {
+        let entitlements = self.read().entitlements.clone();
+        let accounts = entitlements.accounts();
+        accounts.iter().find(|account| account.login == *login).map(|account| account.client)
+    }
+
+    /// The accounts that are in force now, with the terms of their tickets.
+    pub fn accounts(&self) -> Vec<GrantedTicket> {
+        let entitlements = self.read().entitlements.clone();
+        let of = |account: &Arc<RoleAccount>| tickets::ticket(&self.rules, account).ok();
+        entitlements.accounts().into_iter().filter_map(of).collect()
+    }
+
     /// How the entitlements are.
     pub fn status(&self) -> PolicyStatus {
         let state = self.read();
@@ -81,7 +98,7 @@ impl Policy {
             let read = tokio::task::spawn_blocking(move || Entitlements::load(&policy.directory));
             let Ok(outcome) = read.await else { return }; // the runtime is stopping
             if let Some(line) = self.take(outcome) {
-                let _ = book.audit(line).await; // a failed log ends the broker
+                let _ = book.audit_later(line).await; // it fails only when the broker ends
             }
         }
     }

@@ -5,9 +5,15 @@ use std::fmt;
 use krb_proto::{NodeName, PodUid, Principal, reason::Reason};
 
 use crate::{
-    entitlement::Denial, kdc::KdcError, keys::walker::WalkError, krb5::keytab::UnfitEntries,
-    lease::Ended, ledger::sessions::NotServed, pods::PodsUnavailable,
-    store::committer::CommitError, tickets::TicketError,
+    entitlement::Denial,
+    kdc::KdcError,
+    keys::walker::WalkError,
+    krb5::keytab::UnfitEntries,
+    lease::Ended,
+    ledger::sessions::NotServed,
+    pods::PodsUnavailable,
+    store::committer::CommitError,
+    tickets::{AccountKeyError, TicketError},
 };
 
 /// Why nothing was issued.
@@ -114,10 +120,8 @@ impl IssueError {
     /// The stable reason, for the caller and the audit log.
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Node { source: NotServed::Fenced, .. } => Reason::Fenced,
-            Self::Node { source: NotServed::NotAttached, .. } | Self::Ended { .. } => {
-                Reason::NotAttached
-            }
+            Self::Node { source, .. } => of_node(*source),
+            Self::Ended { .. } => Reason::NotAttached,
             Self::Pods { .. } => Reason::PodsUnavailable,
             Self::Denied { denial } => denial.reason,
             Self::Keys { source: WalkError::Kdc { source, .. }, .. } => of_kdc(source),
@@ -127,6 +131,10 @@ impl IssueError {
             Self::Keys { source: WalkError::Store { .. }, .. } | Self::Store { .. } => {
                 Reason::StoreFailed
             }
+            Self::Ticket {
+                source: TicketError::Keys { source: AccountKeyError::NotMade { .. }, .. },
+                ..
+            } => Reason::KeysNotReady,
             Self::Ticket { source: TicketError::Keys { .. }, .. } => Reason::AccountKeyMissing,
             Self::Ticket { source: TicketError::Kdc { source, .. }, .. } => of_kdc(source),
             Self::Keytab { .. } => Reason::Internal,
@@ -134,6 +142,16 @@ impl IssueError {
             Self::TooLate { slow: Slow::Tickets, .. } => Reason::KdcUnavailable,
             Self::TooLate { slow: Slow::Records, .. } => Reason::StoreFailed,
         }
+    }
+}
+
+fn of_node(why: NotServed) -> Reason {
+    match why {
+        NotServed::Fenced => Reason::Fenced,
+        NotServed::NotAttached => Reason::NotAttached,
+        NotServed::Banned => Reason::Banned,
+        NotServed::Braked => Reason::Braked,
+        NotServed::ClockFault => Reason::ClockFault,
     }
 }
 

@@ -16,12 +16,15 @@
 //!
 //! [`due`] says whether and why a key is to be replaced, and when that may begin; [`walk`] which
 //! step comes next; [`walker`] takes it. [`standing`] is for principals that nobody uses, or
-//! that an operator has switched off. Nothing here but the walker does I/O.
+//! that an operator has switched off. [`upkeep`] and [`drift`] look after what nobody asks for.
+//! Only they and the walker do I/O.
 
+pub mod drift;
 pub mod due;
 pub mod propagation;
 pub mod schedule;
 pub mod standing;
+pub mod upkeep;
 pub mod walk;
 pub mod walker;
 

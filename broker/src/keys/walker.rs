@@ -278,7 +278,7 @@ impl Walker {
         if *said != text {
             tracing::warn!(%principal, error = text, "a step of a key failed and is tried again");
             let line = Record::new(Event::KeyFailed, Actor::Broker).principal(principal);
-            let _ = self.0.book.audit(line.detail(&text)).await;
+            let _ = self.0.book.audit_later(line.detail(&text)).await;
             *said = text;
         }
     }
@@ -334,7 +334,7 @@ impl Walker {
         let rules = &self.0.rules;
         self.0
             .book
-            .commit_if(|ledger, lines, now| {
+            .commit_essential_if(|ledger, lines, now| {
                 let kind = ledger.due(principal, now.wall, rules);
                 let still = ledger.next_step(principal, now.wall, rules).is_same(step);
                 still.then(|| {
@@ -443,7 +443,7 @@ impl Walker {
         let taken = self
             .0
             .book
-            .commit_if(|ledger, lines, now| {
+            .commit_essential_if(|ledger, lines, now| {
                 let still = ledger.next_step(principal, now.wall, rules).is_same(step);
                 (still && ledger.take_step(principal, step, now.wall))
                     .then(|| lines.extend(line_of(step).map(|line| line.principal(principal))))
@@ -468,7 +468,7 @@ impl Walker {
     ) -> Result<(), WalkError> {
         self.0
             .book
-            .commit(|ledger, lines, now| {
+            .commit_essential(|ledger, lines, now| {
                 lines.push(line.principal(principal).kvnos([kvno]));
                 change(ledger, lines, now.wall);
             })

@@ -2,12 +2,15 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Ledger;
+use super::{Ledger, feed::Feed};
 use crate::{
-    audit::Record,
+    audit::{
+        Record,
+        denials::{Denials, Verdict},
+    },
     clock::{Clock, Now},
     store::{
-        committer::{Ack, CommitError, Committer},
+        committer::{Ack, AuditTrouble, CommitError, Committer, Kind, Round},
         seal::Sealer,
     },
 };
@@ -21,6 +24,8 @@ struct Inner {
     committer: Committer,
     sealer: Sealer,
     clock: Arc<dyn Clock>,
+    feed: Arc<Feed>,
+    denials: Mutex<Denials>,
 }
 
 /// Audit lines of a change.
@@ -34,7 +39,9 @@ impl Book {
         sealer: Sealer,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self(Arc::new(Inner { ledger: Mutex::new(ledger), committer, sealer, clock }))
+        let (ledger, denials) = (Mutex::new(ledger), Mutex::default());
+        let feed = Arc::default();
+        Self(Arc::new(Inner { ledger, committer, sealer, clock, feed, denials }))
     }
 
     /// This instant.
@@ -47,26 +54,19 @@ impl Book {
         look(&self.lock())
     }
 
-    /// Changes something, and hands the change over to the committer under the same lock.
-    /// It is durable when the acknowledgement says so; nothing may leave the broker before.
-    pub fn write<T>(&self, change: impl FnOnce(&mut Ledger, &mut Lines, Now) -> T) -> (T, Ack) {
-        let mut ledger = self.lock();
-        let mut lines = Lines::new();
-        let outcome = change(&mut ledger, &mut lines, self.0.clock.now());
-        (outcome, self.submit(&mut ledger, lines))
-    }
-
-    /// Changes something and waits until it is durable.
+    /// Changes something and waits until it is durable. Whatever lets a key or a ticket
+    /// leave, or changes who may have what, goes this way.
     ///
     /// # Errors
-    /// When the store or the audit log can't be written; the broker is about to stop then.
+    /// When the audit log can't be written: nothing was changed then, or nothing may leave by
+    /// it. When the store can't be written; the broker is about to stop then.
     pub async fn commit<T>(
         &self,
         change: impl FnOnce(&mut Ledger, &mut Lines, Now) -> T,
     ) -> Result<T, CommitError> {
-        let (outcome, durable) = self.write(change);
-        durable.await?;
-        Ok(outcome)
+        self.round(Kind::Normal, |ledger, lines, now| Some(change(ledger, lines, now)))?
+            .wait()
+            .await
     }
 
     /// Changes something, if there is anything to change, and waits until it is durable.
@@ -77,22 +77,67 @@ impl Book {
         &self,
         change: impl FnOnce(&mut Ledger, &mut Lines, Now) -> Option<T>,
     ) -> Result<Option<T>, CommitError> {
-        let submitted = {
-            let mut ledger = self.lock();
-            let mut lines = Lines::new();
-            change(&mut ledger, &mut lines, self.0.clock.now())
-                .map(|outcome| (outcome, self.submit(&mut ledger, lines)))
-        };
-        match submitted {
-            Some((outcome, durable)) => durable.await.map(|()| Some(outcome)),
-            None => Ok(None),
-        }
+        self.round(Kind::Normal, change)?.wait_if().await
     }
 
-    fn submit(&self, ledger: &mut Ledger, lines: Lines) -> Ack {
+    /// Changes something that must not wait for the audit log: what only takes away, such as
+    /// a revocation or a lost session, or keeps a node in sight. While the log can't be
+    /// written it is stored all the same, and its lines follow later.
+    ///
+    /// # Errors
+    /// When the store can't be written; the broker is about to stop then.
+    pub async fn commit_essential<T>(
+        &self,
+        change: impl FnOnce(&mut Ledger, &mut Lines, Now) -> T,
+    ) -> Result<T, CommitError> {
+        let change = |ledger: &mut Ledger, lines: &mut Lines, now| Some(change(ledger, lines, now));
+        self.round(Kind::Essential, change)?.wait().await
+    }
+
+    /// The same, if there is anything to change.
+    ///
+    /// # Errors
+    /// As for [`Self::commit_essential`].
+    pub async fn commit_essential_if<T>(
+        &self,
+        change: impl FnOnce(&mut Ledger, &mut Lines, Now) -> Option<T>,
+    ) -> Result<Option<T>, CommitError> {
+        self.round(Kind::Essential, change)?.wait_if().await
+    }
+
+    /// Changes something, and hands the change over to the committer under the same lock.
+    /// Where the log can't be written, a normal round is refused before anything changes.
+    fn round<T>(
+        &self,
+        kind: Kind,
+        change: impl FnOnce(&mut Ledger, &mut Lines, Now) -> Option<T>,
+    ) -> Result<Submitted<T>, CommitError> {
+        let mut ledger = self.lock();
+        if kind == Kind::Normal {
+            self.0.committer.audit_works()?;
+        }
+        let mut lines = Lines::new();
+        let changed = change(&mut ledger, &mut lines, self.0.clock.now());
+        Ok(Submitted(changed.map(|outcome| (outcome, self.submit(&mut ledger, lines, kind)))))
+    }
+
+    fn submit(&self, ledger: &mut Ledger, lines: Lines, kind: Kind) -> Ack {
+        let changed = ledger.changed_leases();
         let mut round = ledger.take_round(&self.0.sealer);
         round.audit = lines;
-        self.0.committer.submit(round)
+        round.kind = kind;
+        let durable = self.0.committer.submit(round);
+        if !changed.is_empty() {
+            // an empty round behind it is durable when it is
+            let behind = Round { kind, ..Round::default() };
+            self.0.feed.number(changed, self.0.committer.submit(behind));
+        }
+        durable
+    }
+
+    /// The changes of leases.
+    pub fn feed(&self) -> &Arc<Feed> {
+        &self.0.feed
     }
 
     /// Changes what is not stored, or need not be stored soon: acknowledgements, heartbeats,
@@ -101,7 +146,7 @@ impl Book {
         change(&mut self.lock(), self.0.clock.now())
     }
 
-    /// Writes an audit line that goes with no change.
+    /// Writes an audit line that goes with no change, and that something waits for.
     ///
     /// # Errors
     /// When the audit log can't be written.
@@ -109,9 +154,77 @@ impl Book {
         self.commit(|_, lines, _| lines.push(line)).await
     }
 
+    /// Writes an audit line of what has happened all the same; later, where the log can't be
+    /// written now.
+    ///
+    /// # Errors
+    /// When the broker is about to stop.
+    pub async fn audit_later(&self, line: Record) -> Result<(), CommitError> {
+        self.commit_essential(|_, lines, _| lines.push(line)).await
+    }
+
+    /// Tells the audit log of a denial: at once if it is the first of its kind, else by one
+    /// line at the end of its minute.
+    ///
+    /// # Errors
+    /// When the audit log can't be written.
+    pub async fn audit_denial(&self, line: Record) -> Result<(), CommitError> {
+        let now = self.now();
+        let verdict = self.denials().take(&line, now);
+        let Verdict::Write(kind) = verdict else { return Ok(()) };
+        let written = self.audit(line).await;
+        if written.is_err() {
+            self.denials().forget(&kind);
+        }
+        written
+    }
+
+    /// Writes the lines of the denials whose minute has ended; of all, at the end.
+    ///
+    /// # Errors
+    /// When the broker is about to stop.
+    pub async fn audit_merged_denials(&self, all: bool) -> Result<(), CommitError> {
+        let ended = self.denials().ended(self.now(), all);
+        if ended.is_empty() {
+            return Ok(());
+        }
+        self.commit_essential(|_, lines, _| lines.extend(ended)).await
+    }
+
+    /// Denials that got no line of their own, since the start.
+    pub fn merged_denials(&self) -> u64 {
+        self.denials().merged()
+    }
+
+    /// What is wrong with the audit log, while something is.
+    pub fn audit_trouble(&self) -> Option<AuditTrouble> {
+        self.0.committer.audit_trouble()
+    }
+
+    fn denials(&self) -> MutexGuard<'_, Denials> {
+        self.0.denials.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Ledger> {
         // A panic under the lock leaves at worst a change that was not handed over; the next
         // change hands it over, since what was touched is kept.
         self.0.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A change that was handed over, if there was one.
+struct Submitted<T>(Option<(T, Ack)>);
+
+impl<T> Submitted<T> {
+    async fn wait_if(self) -> Result<Option<T>, CommitError> {
+        match self.0 {
+            Some((outcome, durable)) => durable.await.map(|()| Some(outcome)),
+            None => Ok(None),
+        }
+    }
+
+    /// Of a change that there always is.
+    async fn wait(self) -> Result<T, CommitError> {
+        self.wait_if().await?.ok_or(CommitError::Closed)
     }
 }

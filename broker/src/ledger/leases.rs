@@ -49,6 +49,12 @@ impl Ledger {
         ids.into_iter().flatten().filter(|id| self.is_active(id)).copied().collect()
     }
 
+    /// Whether a live lease names the principal.
+    pub fn is_named(&self, principal: &Principal) -> bool {
+        let ids = self.by_principal.get(principal);
+        ids.into_iter().flatten().any(|id| self.leases.get(id).is_some_and(Lease::is_live))
+    }
+
     /// Whether the holder has material under the lease.
     pub fn is_active(&self, id: &LeaseId) -> bool {
         self.leases.get(id).is_some_and(|lease| lease.state == LeaseState::Active)
@@ -124,8 +130,8 @@ impl Ledger {
         if lease.is_live() {
             self.by_holder.insert(lease.holder.key(), id);
             *self.live_by_account.entry(lease.owner.account.clone()).or_default() += 1;
-            for ticket in &lease.tickets {
-                self.by_ticket.entry(ticket.login.clone()).or_default().insert(id);
+            for ticket in lease.shared_tickets() {
+                self.by_ticket.entry(ticket).or_default().insert(id);
             }
         }
         self.leases.insert(id, lease);
@@ -201,9 +207,12 @@ impl Ledger {
         if let Some(live) = self.live_by_account.get_mut(&lease.owner.account) {
             *live = live.saturating_sub(1);
         }
-        for ticket in &lease.tickets {
-            if let Some(leases) = self.by_ticket.get_mut(&ticket.login) {
+        for ticket in lease.shared_tickets() {
+            if let Some(leases) = self.by_ticket.get_mut(&ticket) {
                 leases.remove(id);
+                if leases.is_empty() {
+                    self.by_ticket.remove(&ticket);
+                }
             }
         }
         self.acknowledged.remove(id);
@@ -223,7 +232,8 @@ impl Ledger {
         End { at: now, kvnos, ticket_endtime: self.latest_endtime(lease) }
     }
 
-    fn latest_endtime(&self, lease: &Lease) -> Option<SystemTime> {
+    /// The latest endtime of any ticket that the lease may have been given.
+    pub fn latest_endtime(&self, lease: &Lease) -> Option<SystemTime> {
         if lease.state == LeaseState::Pending {
             return None;
         }
@@ -323,6 +333,7 @@ impl Ledger {
             }
         }
         self.touched.insert(Touched::Lease(*id));
+        self.forgotten.push(lease);
     }
 
     /// Whether the stream is the one of the lease's node that counts.

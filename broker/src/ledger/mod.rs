@@ -6,8 +6,8 @@
 //! were made.
 //!
 //! - [`leases`], [`sessions`], [`principals`]: what may happen to each. - [`walks`]: the steps of
-//!   keys. - [`revoking`]: what is taken away.
-//! - [`query`]: what operators ask. - [`record`]: how it is stored.
+//!   keys. - [`revoking`]: what is taken away. - [`bans`]: nodes that may not come back.
+//! - [`query`], [`nodes`]: what operators ask. - [`record`]: how it is stored.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -21,12 +21,15 @@ use crate::{
     clock::Boottime,
     entitlement::Login,
     keys::{ManagedPrincipal, Recipient},
-    lease::{HolderKey, Lease},
-    session::{Session, StreamId},
+    lease::{HolderKey, Lease, share::SharedTicket},
+    session::{Session, StreamId, brake::Brake},
 };
 
+pub mod bans;
 pub mod book;
+pub mod feed;
 pub mod leases;
+pub mod nodes;
 pub mod principals;
 pub mod query;
 pub mod record;
@@ -47,12 +50,13 @@ pub struct Ledger {
     accounts: HashMap<Login, Account>,
     pins: BTreeMap<Namespace, Pin>,
     finished: HashMap<PodUid, SystemTime>,
+    bans: BTreeMap<NodeName, bans::Ban>,
 
     by_holder: HashMap<HolderKey, LeaseId>,
     by_node: HashMap<NodeName, BTreeSet<LeaseId>>,
     by_principal: HashMap<Principal, BTreeSet<LeaseId>>,
-    /// Live leases only.
-    by_ticket: HashMap<Login, BTreeSet<LeaseId>>,
+    /// Live leases only, and no ticket that none has.
+    by_ticket: HashMap<SharedTicket, BTreeSet<LeaseId>>,
     live_by_account: HashMap<Login, u32>,
 
     /// What holders acknowledged on their node's stream; forgotten at a restart.
@@ -64,10 +68,16 @@ pub struct Ledger {
 
     /// Why keys are not replaced now: the store came up with less than was once committed.
     recovery: Option<String>,
-    /// Why the wall clock can't be relied on.
+    /// Why nothing that the wall clock ends may end by itself now.
     clock_fault: Option<String>,
+    /// Pauses automatic losses where there are too many at once.
+    brake: Brake,
+    /// Pods that are gone, and that the brake holds.
+    held_pods: sessions::HeldPods,
 
     touched: BTreeSet<Touched>,
+    /// Leases that are no longer listed, until somebody is told.
+    forgotten: Vec<Lease>,
 }
 
 /// What a holder has, by its own word on the stream that it was pushed on.
@@ -116,6 +126,8 @@ pub enum Touched {
     Pin(Namespace),
     /// That a pod was seen finished.
     Finished(PodUid),
+    /// A node's ban.
+    Ban(NodeName),
     /// That the broker is in recovery.
     Recovery,
 }
@@ -131,6 +143,7 @@ impl Ledger {
             accounts: HashMap::new(),
             pins: BTreeMap::new(),
             finished: HashMap::new(),
+            bans: BTreeMap::new(),
             by_holder: HashMap::new(),
             by_node: HashMap::new(),
             by_principal: HashMap::new(),
@@ -141,7 +154,10 @@ impl Ledger {
             waits: HashMap::new(),
             recovery: None,
             clock_fault: None,
+            brake: Brake::default(),
+            held_pods: sessions::HeldPods::default(),
             touched: BTreeSet::new(),
+            forgotten: Vec::new(),
         }
     }
 
@@ -160,6 +176,18 @@ impl Ledger {
         std::mem::take(&mut self.touched)
     }
 
+    /// The leases that were touched since [`Self::take_touched`], and whether each is forgotten.
+    pub(crate) fn changed_leases(&mut self) -> Vec<(Lease, bool)> {
+        let lease = |touched: &Touched| match touched {
+            Touched::Lease(id) => self.leases.get(id).cloned(),
+            _ => None,
+        };
+        let mut changed: Vec<(Lease, bool)> =
+            self.touched.iter().filter_map(lease).map(|lease| (lease, false)).collect();
+        changed.extend(self.forgotten.drain(..).map(|lease| (lease, true)));
+        changed
+    }
+
     /// Why the broker is in recovery; `None` when it is not.
     pub fn recovery(&self) -> Option<&str> {
         self.recovery.as_deref()
@@ -171,24 +199,19 @@ impl Ledger {
         self.touched.insert(Touched::Recovery);
     }
 
-    /// Why the broker's wall clock can't be relied on; `None` when it can.
-    pub fn clock_fault(&self) -> Option<&str> {
-        self.clock_fault.as_deref()
+    /// The tickets that live leases have.
+    pub fn tickets_in_use(&self) -> impl Iterator<Item = &SharedTicket> {
+        self.by_ticket.keys()
     }
 
-    /// Says that the wall clock can't be relied on, or can again. Not stored.
-    pub fn set_clock_fault(&mut self, why: Option<String>) {
-        self.clock_fault = why;
+    /// Whether any live lease has the ticket.
+    pub fn is_in_use(&self, ticket: &SharedTicket) -> bool {
+        self.by_ticket.contains_key(ticket)
     }
 
-    /// Accounts whose tickets live leases have.
-    pub fn accounts_in_use(&self) -> Vec<Login> {
-        self.by_ticket.iter().filter(|(_, ids)| !ids.is_empty()).map(|(l, _)| l.clone()).collect()
-    }
-
-    /// The live leases that have a ticket of the account.
-    pub fn live_with_ticket(&self, login: &Login) -> Vec<LeaseId> {
-        self.by_ticket.get(login).into_iter().flatten().copied().collect()
+    /// The live leases that have the ticket.
+    pub fn live_with_ticket(&self, ticket: &SharedTicket) -> Vec<LeaseId> {
+        self.by_ticket.get(ticket).into_iter().flatten().copied().collect()
     }
 
     /// What is kept of an account.

@@ -6,7 +6,7 @@ use krb_proto::{Principal, reason::Reason};
 
 use super::{Ledger, Touched, leases::limit_of_principals};
 use crate::{
-    entitlement::{Denial, Grant, GrantedPrincipal},
+    entitlement::{AccountMode, Denial, Grant, GrantedPrincipal, GrantedTicket, Login},
     kdc::Attributes,
     keys::{
         ManagedPrincipal, Recipient,
@@ -35,7 +35,14 @@ impl Ledger {
 
     /// Whether the account may have these principals: none is another's, and the new ones
     /// keep within its limits.
-    pub(super) fn check_principals(&self, grant: &Grant, now: SystemTime) -> Result<(), Denial> {
+    ///
+    /// # Errors
+    /// The first rule that is missing.
+    pub fn check_principals(&self, grant: &Grant, now: SystemTime) -> Result<(), Denial> {
+        let clients = grant.tickets.iter().filter_map(|ticket| self.principals.get(&ticket.client));
+        if let Some(off) = clients.into_iter().find(|known| known.is_switched_off_by_operator()) {
+            return Err(switched_off(off));
+        }
         let mut new = 0_u32;
         for granted in &grant.principals {
             match self.principals.get(&granted.principal) {
@@ -88,6 +95,48 @@ impl Ledger {
             managed.of_pod = granted.of_pod;
             self.principals.insert(granted.principal.clone(), managed);
             self.touched.insert(Touched::Principal(granted.principal.clone()));
+        }
+    }
+
+    /// An administrator gives a principal to the broker. False when it is the broker's already,
+    /// or another account's.
+    pub fn adopt(
+        &mut self,
+        principal: &Principal,
+        account: &Login,
+        shared: bool,
+        attributes: Attributes,
+        now: SystemTime,
+    ) -> bool {
+        if let Some(known) = self.principals.get(principal) {
+            // a pod that asked before has made it the account's
+            let may_be = !known.ours && known.owner == *account;
+            if may_be {
+                self.is_ours_now(principal);
+            }
+            return may_be;
+        }
+        let mut managed =
+            ManagedPrincipal::new(principal.clone(), account.clone(), shared, attributes, now);
+        managed.ours = true;
+        self.principals.insert(principal.clone(), managed);
+        self.touched.insert(Touched::Principal(principal.clone()));
+        true
+    }
+
+    /// The client principals of the managed accounts whose tickets the grant names are taken
+    /// up, each for its own account. No keytab ever has their keys.
+    pub fn take_up_accounts(&mut self, grant: &Grant, max_life: Duration, now: SystemTime) {
+        let managed = grant.tickets.iter().filter(|ticket| ticket.mode == AccountMode::Managed);
+        for GrantedTicket { login, client, .. } in managed {
+            if self.principals.contains_key(client) {
+                continue;
+            }
+            let attributes = Attributes::role_account(max_life);
+            let account =
+                ManagedPrincipal::new(client.clone(), login.clone(), false, attributes, now);
+            self.principals.insert(client.clone(), account);
+            self.touched.insert(Touched::Principal(client.clone()));
         }
     }
 

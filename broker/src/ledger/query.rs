@@ -36,7 +36,8 @@ impl LeaseFilter {
         self.visible.as_ref().is_none_or(|visible| visible.contains(namespace))
     }
 
-    fn fits(&self, lease: &Lease) -> bool {
+    /// Whether the lease is one of those that are asked for.
+    pub fn fits(&self, lease: &Lease) -> bool {
         let pod = &lease.holder.pod;
         let names = |principal: &Principal| {
             lease.principals.contains(principal)

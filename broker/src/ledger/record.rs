@@ -14,6 +14,7 @@
 //! | `A` login | a role account |
 //! | `N` namespace | a namespace's pin |
 //! | `F` uid | a pod that was seen finished |
+//! | `B` node | a node's ban |
 //! | `R` | that the broker is in recovery, and why |
 
 use krb_proto::{LeaseId, Principal};
@@ -43,6 +44,7 @@ impl Touched {
             Self::Account(login) => keyed(b'A', login.as_str().as_bytes()),
             Self::Pin(namespace) => keyed(b'N', namespace.as_str().as_bytes()),
             Self::Finished(uid) => keyed(b'F', uid.as_str().as_bytes()),
+            Self::Ban(node) => keyed(b'B', node.as_str().as_bytes()),
             Self::Recovery => vec![b'R'],
         }
     }

@@ -120,6 +120,11 @@ impl Ledger {
         });
     }
 
+    /// Nobody holds the principal, as was noticed now.
+    pub(crate) fn is_idle_since(&mut self, principal: &Principal, now: SystemTime) {
+        self.of_principal(principal, |managed| managed.idle_since = Some(now));
+    }
+
     /// The principal is to be used again.
     pub fn switch_on(&mut self, principal: &Principal) {
         self.of_principal(principal, |managed| {

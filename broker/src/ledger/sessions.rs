@@ -1,15 +1,20 @@
-//! What may happen to node sessions.
+//! What may happen to node sessions. What their silence comes to, and the brake, is in
+//! `judging`.
 
 use std::time::SystemTime;
 
 use krb_proto::{Generation, LeaseId, NodeName, Principal};
+
+mod judging;
+
+pub use judging::{HeldPods, Released};
 
 use super::{Ledger, Touched};
 use crate::{
     clock::Now,
     keys::Recipient,
     session::{
-        Session, SessionState, StaleStream, StreamId, Times, Verdict, Witness,
+        Alert, Cause, Session, SessionState, StaleStream, StreamId, Times,
         attach::{Attach, Hello},
     },
 };
@@ -19,6 +24,8 @@ use crate::{
 pub struct Loss {
     /// Which.
     pub node: NodeName,
+    /// Why.
+    pub cause: Cause,
     /// The generation that was fenced.
     pub fenced: Generation,
     /// Its leases, which are being revoked now.
@@ -38,6 +45,12 @@ pub enum Change {
     Left(NodeName),
     /// It is given up.
     Lost(Loss),
+    /// An operator should look at it.
+    Alert(NodeName, Alert),
+    /// Automatic revocation pauses: why.
+    BrakeOn(String),
+    /// It goes on.
+    BrakeOff,
 }
 
 impl Ledger {
@@ -63,11 +76,17 @@ impl Ledger {
     /// Whether a request of the node with this generation is to be served.
     ///
     /// # Errors
-    /// When the generation has passed, or nobody has heard of the node for a while.
+    /// When it is banned or braked, the generation has passed, or nobody has heard of the node
+    /// for a while.
     pub fn check_session(&self, node: &NodeName, generation: Generation) -> Result<(), NotServed> {
-        match self.sessions.get(node) {
+        let session = self.sessions.get(node);
+        if self.ban_on(node, session.and_then(|session| session.key)).is_some() {
+            return Err(NotServed::Banned);
+        }
+        match session {
             None => Err(NotServed::NotAttached),
             Some(session) if session.generation != generation => Err(NotServed::Fenced),
+            Some(session) if session.braked => Err(NotServed::Braked),
             Some(session)
                 if session.state == SessionState::Attached && session.stream.is_some() =>
             {
@@ -77,8 +96,33 @@ impl Ledger {
         }
     }
 
+    /// Whether the node may be given something: besides what [`Self::check_session`] asks, the
+    /// clock must be believed, since what is given ends by it.
+    ///
+    /// # Errors
+    /// When not.
+    pub fn check_issue(&self, node: &NodeName, generation: Generation) -> Result<(), NotServed> {
+        self.check_session(node, generation)?;
+        if self.clock_fault.is_some() { Err(NotServed::ClockFault) } else { Ok(()) }
+    }
+
+    /// Why the wall clock is not believed now; `None` while it is. Nothing that it ends ends by
+    /// itself meanwhile.
+    pub fn clock_fault(&self) -> Option<&str> {
+        self.clock_fault.as_deref()
+    }
+
+    /// The wall clock is in doubt from now on, or is believed again.
+    pub fn set_clock_fault(&mut self, why: Option<String>) {
+        self.clock_fault = why;
+    }
+
     /// An agent says Hello on a new stream.
     pub fn attach(&mut self, node: &NodeName, hello: &Hello, stream: StreamId, now: Now) -> Attach {
+        if self.ban_on(node, hello.key).is_some() {
+            hello.key.into_iter().for_each(|key| self.ban_key(node, key));
+            return Attach::Banned;
+        }
         let session = self
             .sessions
             .entry(node.clone())
@@ -131,72 +175,31 @@ impl Ledger {
         }
     }
 
-    /// What each node's silence means now; what it means is done.
-    pub fn judge_all(&mut self, now: Now, witness: Witness, times: &Times) -> Vec<Change> {
-        let verdicts: Vec<(NodeName, SessionState, Verdict)> = self
-            .sessions
-            .values()
-            .filter(|s| matches!(s.state, SessionState::Attached | SessionState::Silent))
-            .map(|s| (s.node.clone(), s.state, s.judge(now, witness, times)))
-            .collect();
-        let mut changes = Vec::new();
-        for (node, state, verdict) in verdicts {
-            match verdict {
-                Verdict::Attached => {}
-                Verdict::Silent if state == SessionState::Attached => {
-                    self.set_silent(&node);
-                    changes.push(Change::Silent(node));
-                }
-                Verdict::Silent => {}
-                Verdict::Lost if self.has_nothing(&node) => {
-                    self.sessions.entry(node.clone()).and_modify(Session::leave);
-                    self.touched.insert(Touched::Session(node.clone()));
-                    changes.push(Change::Left(node));
-                }
-                Verdict::Lost => {
-                    changes
-                        .extend(self.lose(&node, "its node is lost", now.wall).map(Change::Lost));
-                }
-            }
-        }
-        changes
-    }
-
-    fn set_silent(&mut self, node: &NodeName) {
-        if let Some(session) = self.sessions.get_mut(node) {
-            session.state = SessionState::Silent;
-            self.touched.insert(Touched::Session(node.clone()));
-        }
-    }
-
-    /// Whether the node has no live lease, and no key that is still held was ever given to it.
-    fn has_nothing(&self, node: &NodeName) -> bool {
-        let given = |held: &crate::keys::Held| held.delivered_to.iter().any(|(n, _)| n == node);
-        self.live_on(node).is_empty()
-            && !self.principals.values().any(|p| p.keysets.values().any(given))
-    }
-
     /// Gives the node up: its generation is fenced, its leases are being revoked, and each
     /// principal that it had a key of is due for a new one.
-    pub fn lose(&mut self, node: &NodeName, reason: &str, now: SystemTime) -> Option<Loss> {
+    pub fn lose(&mut self, node: &NodeName, cause: &Cause, now: SystemTime) -> Option<Loss> {
         let fenced = self.sessions.get(node)?.generation;
         let leases = self.live_on(node);
         for id in &leases {
-            self.start_revoking(id, reason, now);
+            self.start_revoking(id, &cause.to_string(), now);
         }
         self.sessions.entry(node.clone()).and_modify(|session| {
-            session.lose();
+            session.lose(cause.clone(), now);
         });
         self.touched.insert(Touched::Session(node.clone()));
         let revoked = leases.iter().filter(|id| self.finish_revoking_one(id)).copied().collect();
+        let principals = self.held_by(node);
+        Some(Loss { node: node.clone(), cause: cause.clone(), fenced, leases, revoked, principals })
+    }
+
+    /// The principals of which the node was given a key that somebody may still accept.
+    pub fn held_by(&self, node: &NodeName) -> Vec<Principal> {
         let given = |held: &crate::keys::Held| held.delivered_to.iter().any(|(n, _)| n == node);
-        let principals = self
-            .principals
+        self.principals
             .values()
-            .filter(|p| p.keysets.values().any(given))
-            .map(|p| p.principal.clone())
-            .collect();
-        Some(Loss { node: node.clone(), fenced, leases, revoked, principals })
+            .filter(|known| known.keysets.values().any(given))
+            .map(|known| known.principal.clone())
+            .collect()
     }
 
     /// Every session gets a whole new grace: the broker itself was away.
@@ -208,8 +211,7 @@ impl Ledger {
     /// wipes and is issued anew, and every key is due once recovery is over.
     pub fn fence_all(&mut self, now: SystemTime) -> Vec<Loss> {
         let nodes: Vec<NodeName> = self.sessions.keys().cloned().collect();
-        let reason = "the store came up from its snapshot";
-        nodes.iter().filter_map(|node| self.lose(node, reason, now)).collect()
+        nodes.iter().filter_map(|node| self.lose(node, &Cause::StoreWentBack, now)).collect()
     }
 }
 
@@ -222,4 +224,13 @@ pub enum NotServed {
     /// It has no attached session.
     #[error("the node has no attached session")]
     NotAttached,
+    /// An operator has banned it, or its key.
+    #[error("the node is banned; an operator must unban it")]
+    Banned,
+    /// It is taken for dead, and the brake holds that.
+    #[error("the node is silent, and the brake holds what follows")]
+    Braked,
+    /// The broker does not believe its wall clock.
+    #[error("the broker's clock is in doubt; nothing new is issued meanwhile")]
+    ClockFault,
 }

@@ -6,13 +6,13 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     clock::{Clock, SeededEntropy, TestClock},
-    entitlement::{Grant, GrantedPrincipal, GrantedTicket, Limits},
+    entitlement::{AccountMode, Grant, GrantedPrincipal, GrantedTicket, Limits, Sharing},
     keys::{Phase, walk::Step},
     krb5::key::{Enctype, Keyset},
     lease::{Exposure, Holder, LeaseState},
     ledger::{query::LeaseFilter, sessions::Change},
     session::{
-        Times, Witness,
+        Cause, Rules, Times, Witness,
         attach::{Attach, Hello},
     },
     store::seal::{MasterKey, Sealer},
@@ -53,7 +53,15 @@ fn grant(account: &str, services: &[u8], ticket: bool) -> Grant {
                 of_pod: false,
             })
             .collect(),
-        tickets: ticket.then_some(GrantedTicket { login, client }).into_iter().collect(),
+        tickets: ticket
+            .then_some(GrantedTicket {
+                login,
+                client,
+                mode: AccountMode::Managed,
+                sharing: Sharing::Node,
+            })
+            .into_iter()
+            .collect(),
         limits: Limits { leases: 50, principals: 3, new_principals_per_hour: 3, weight: 1 },
     }
 }
@@ -70,7 +78,7 @@ impl World {
 
     fn attach(&mut self, n: u8, generation: Option<Generation>) -> Attach {
         self.streams += 1;
-        let hello = Hello { boot_id: "boot".into(), instance: "one".into(), generation };
+        let hello = Hello { boot_id: "boot".into(), instance: "one".into(), generation, key: None };
         self.ledger.attach(&node(n), &hello, StreamId(self.streams), self.clock.now())
     }
 
@@ -168,7 +176,7 @@ fn a_lost_node_s_leases_are_revoked_once_every_key_it_had_is_replaced() {
     world.attach(1, None);
     let both = world.issue(1, 1, &grant("tsfoo", &[1, 2], false)).unwrap();
     let ticket = world.issue(1, 2, &grant("tsfoo", &[], true)).unwrap();
-    let loss = world.ledger.lose(&node(1), "its node is lost", world.wall()).unwrap();
+    let loss = world.ledger.lose(&node(1), &Cause::Silence, world.wall()).unwrap();
     assert_eq!(loss.principals.len(), 2);
     assert_eq!(loss.revoked, [ticket], "a ticket can't be called back: nothing to wait for");
     assert_eq!(world.exposure(&ticket), Exposure::Until(world.wall() + MAX_LIFE + SKEW));
@@ -226,7 +234,8 @@ fn a_node_that_leaves_empty_handed_is_no_loss_and_one_that_died_is() {
     assert!(world.ledger.goodbye_empty(&node(1), StreamId(1)));
 
     world.clock.advance(times.silent_after + times.lost_after);
-    let changes = world.ledger.judge_all(world.clock.now(), Witness::NotApplicable, &times);
+    let changes =
+        world.ledger.judge_all(world.clock.now(), &|_| Witness::NotApplicable, &Rules::default());
     let lost: Vec<_> = changes
         .iter()
         .filter_map(|change| match change {
@@ -285,7 +294,7 @@ fn ended_leases_are_forgotten_in_time_and_one_that_is_revoked_never_before_its_e
     let released = world.issue(1, 1, &grant("tsfoo", &[1], false)).unwrap();
     let revoked = world.issue(1, 2, &grant("tsfoo", &[1], false)).unwrap();
     world.ledger.release(&released, "x", world.wall());
-    world.ledger.lose(&node(1), "x", world.wall());
+    world.ledger.lose(&node(1), &Cause::Silence, world.wall());
     world.rotate(&principal(1));
     world.ledger.finish_revoking(&principal(1));
     world.clock.advance(keep * 2);
@@ -319,7 +328,7 @@ proptest! {
                         ids.extend(world.issue(n, pod, &grant("tsfoo", &services, pod > 2)).ok());
                     }
                 }
-                3 => { world.ledger.lose(&node(n), "x", world.clock.now().wall); }
+                3 => { world.ledger.lose(&node(n), &Cause::Silence, world.clock.now().wall); }
                 4 => if let Some(id) = ids.get(usize::from(pod)) {
                     world.ledger.release(id, "x", world.clock.now().wall);
                 },
@@ -329,7 +338,7 @@ proptest! {
                 },
                 6 => {
                     world.clock.advance(times.silent_after);
-                    world.ledger.judge_all(world.clock.now(), Witness::NotApplicable, &times);
+                    world.ledger.judge_all(world.clock.now(), &|_| Witness::NotApplicable, &Rules::default());
                 }
                 _ => if let Some(managed) = world.ledger.principal(&principal(n)) {
                     let retiring = managed.keysets.values().find(|h| h.phase == Phase::Retiring);

@@ -6,6 +6,7 @@
 mod absence;
 mod directory;
 pub mod file;
+pub mod nodes;
 mod objects;
 pub(crate) mod spec;
 #[cfg(test)]

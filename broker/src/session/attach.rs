@@ -7,15 +7,16 @@
 //! | Lost | the old one | fenced: the agent wipes, and says Hello without one |
 //! | Lost | none | attached, with the raised generation |
 //! | any | one that was never given | fenced |
+//! | banned, by name or by key | any | told that it is banned: it wipes, and asks rarely |
 //!
 //! The newest stream wins. More than three changes of instance in a minute are one agent
-//! too many under one name: the newest waits.
+//! too many under one name: the newest waits, and an operator is told.
 
 use std::time::Duration;
 
 use krb_proto::Generation;
 
-use super::{Session, SessionState, StreamId};
+use super::{Alert, KeyHash, Session, SessionState, StreamId};
 use crate::clock::Now;
 
 /// The most changes of instance in [`CHANGES_IN`] before the newest waits.
@@ -31,6 +32,8 @@ pub struct Hello {
     pub instance: String,
     /// The generation it last got.
     pub generation: Option<Generation>,
+    /// The key of its certificate.
+    pub key: Option<KeyHash>,
 }
 
 /// The answer to a Hello.
@@ -47,7 +50,12 @@ pub enum Attach {
         generation: Generation,
     },
     /// Too many agents under one name; try later.
-    Wait,
+    Wait {
+        /// Whether this is the first of them to wait: an operator is told.
+        first: bool,
+    },
+    /// The node is banned, or its key is: the agent wipes all it has.
+    Banned,
 }
 
 impl Session {
@@ -57,9 +65,8 @@ impl Session {
             return Attach::Fenced { generation: self.generation };
         }
         if self.instance != hello.instance {
-            self.changes.retain(|at| now.boot.since(*at) < CHANGES_IN);
-            if self.changes.len() >= MAX_CHANGES {
-                return Attach::Wait;
+            if !self.agents_are_few(now) {
+                return Attach::Wait { first: self.alerts.insert(Alert::ManyAgents) };
             }
             if !self.instance.is_empty() {
                 self.changes.push_back(now.boot);
@@ -67,6 +74,8 @@ impl Session {
         }
         self.boot_id.clone_from(&hello.boot_id);
         self.instance.clone_from(&hello.instance);
+        self.key = hello.key.or(self.key);
+        self.is_back();
         self.state = SessionState::Attached;
         self.stream = Some(stream);
         self.last_heard = now.boot;
@@ -74,18 +83,28 @@ impl Session {
         self.stored_wall = now.wall;
         Attach::Welcome { generation: self.generation }
     }
+
+    /// Whether no more agents come under the node's name than there can be.
+    pub(super) fn agents_are_few(&mut self, now: Now) -> bool {
+        self.changes.retain(|at| now.boot.since(*at) < CHANGES_IN);
+        self.changes.len() < MAX_CHANGES
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::{Clock, TestClock};
+    use crate::{
+        clock::{Clock, TestClock},
+        session::Cause,
+    };
 
     fn hello(instance: &str, generation: Option<u64>) -> Hello {
         Hello {
             boot_id: "boot".to_owned(),
             instance: instance.to_owned(),
             generation: generation.map(Generation),
+            key: None,
         }
     }
 
@@ -113,7 +132,7 @@ mod tests {
     fn a_lost_node_that_returns_is_fenced_once_and_then_served() {
         let clock = TestClock::default();
         let mut session = session(&clock);
-        session.lose();
+        session.lose(Cause::Silence, clock.now().wall);
         assert_eq!(session.attach(&hello("one", Some(1)), StreamId(2), clock.now()), FENCED_2);
         assert_eq!(session.stream, None);
         let answer = session.attach(&hello("one", None), StreamId(3), clock.now());
@@ -136,7 +155,11 @@ mod tests {
             assert_eq!(session.attach(&hello, StreamId(2), clock.now()), WELCOME_1);
         }
         let fourth = hello("fourth", Some(1));
-        assert_eq!(session.attach(&fourth, StreamId(9), clock.now()), Attach::Wait);
+        for first in [true, false] {
+            let answer = session.attach(&fourth, StreamId(9), clock.now());
+            assert_eq!(answer, Attach::Wait { first });
+        }
+        assert!(session.alerts.contains(&Alert::ManyAgents));
         clock.advance(Duration::from_secs(61));
         assert_eq!(session.attach(&fourth, StreamId(9), clock.now()), WELCOME_1);
     }

@@ -7,14 +7,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use krb_proto::{Generation, LeaseId, NodeName, Principal, duration, v1};
+use krb_proto::{Generation, LeaseId, NodeName, Principal, duration, reason::Reason, v1};
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use v1::{sync_request::Event as Said, sync_response::Event as Told};
 
 use super::{
-    StreamId, Times,
+    Alert, KeyHash, StreamId, Times,
     attach::{Attach, Hello},
     hub::Hub,
 };
@@ -52,6 +52,8 @@ pub enum Attached {
     Fenced(Generation),
     /// Too many agents under one name.
     Wait,
+    /// The agent wipes, and comes again rarely.
+    Banned(Generation),
 }
 
 impl Syncing {
@@ -62,6 +64,7 @@ impl Syncing {
     pub async fn attach(
         &self,
         node: &NodeName,
+        key: Option<KeyHash>,
         hello: &v1::Hello,
     ) -> Result<Attached, CommitError> {
         let stream = self.hub.new_stream();
@@ -69,23 +72,13 @@ impl Syncing {
             boot_id: krb_proto::text::shown(&hello.boot_id),
             instance: krb_proto::text::shown(&hello.instance),
             generation: hello.generation.map(Generation),
+            key,
         };
         let (answer, max_until) = self
             .book
-            .commit(|ledger, lines, now| {
+            .commit_essential(|ledger, lines, now| {
                 let answer = ledger.attach(node, &said, stream, now);
-                let event = match answer {
-                    Attach::Welcome { .. } => Event::SessionAttached,
-                    Attach::Fenced { .. } => Event::SessionFenced,
-                    Attach::Wait => Event::SessionRefused,
-                };
-                let mut line = Record::new(event, Actor::Node(node.clone())).node(node);
-                if let Attach::Welcome { generation } | Attach::Fenced { generation } = answer {
-                    line = line.generation(generation);
-                }
-                lines.push(
-                    line.detail(&format!("boot {} instance {}", said.boot_id, said.instance)),
-                );
+                lines.extend(attach_lines(node, &said, answer));
                 let session = ledger.session(node);
                 let until = session.map(|session| session.max_until(&self.times));
                 (answer, until.and_then(|until| until.duration_since(now.wall).ok()))
@@ -99,7 +92,12 @@ impl Syncing {
                 Attached::Welcome(stream, receiver)
             }
             Attach::Fenced { generation } => Attached::Fenced(generation),
-            Attach::Wait => Attached::Wait,
+            Attach::Wait { .. } => Attached::Wait,
+            Attach::Banned => {
+                tracing::warn!(%node, "a banned node tried to attach");
+                let of = |session: &super::Session| session.generation;
+                Attached::Banned(self.book.read(|l| l.session(node).map(of)).unwrap_or_default())
+            }
         })
     }
 
@@ -132,7 +130,13 @@ impl Syncing {
             }
         }
         if !old.is_empty() {
-            self.pusher.push(&old).await?;
+            match self.pusher.push(&old).await {
+                // its pods serve on with what they have, and are given the rest later
+                Err(error) if !error.is_final() => {
+                    tracing::warn!(%node, %error, "what the node lacks is not pushed now");
+                }
+                pushed => pushed.map(drop)?,
+            }
         }
         let principals: BTreeSet<Principal> = self.book.read(|ledger| {
             let lease = |id: &LeaseId| ledger.lease(id);
@@ -147,9 +151,9 @@ impl Syncing {
     fn has_newer_tickets(&self, id: &LeaseId) -> bool {
         self.book.read(|ledger| {
             let Some(lease) = ledger.lease(id) else { return false };
-            let newer =
-                |login| self.pusher.fetched_at(login).is_some_and(|at| lease.acquired_at < at);
-            lease.tickets.iter().any(|ticket| newer(&ticket.login))
+            lease.shared_tickets().any(|ticket| {
+                self.pusher.fetched_at(&ticket).is_some_and(|at| lease.acquired_at < at)
+            })
         })
     }
 
@@ -257,7 +261,7 @@ impl Syncing {
         // A failed store ends the broker; the silence that follows is judged after it.
         let _ = self
             .book
-            .commit(|ledger, lines, _| {
+            .commit_essential(|ledger, lines, _| {
                 let left = empty && ledger.goodbye_empty(node, stream);
                 let event = if left { Event::SessionLeft } else { Event::SessionGoodbye };
                 let line = Record::new(event, Actor::Node(node.clone())).node(node);
@@ -268,6 +272,27 @@ impl Syncing {
 
     fn tell(&self, node: &NodeName, event: Told) {
         self.hub.send(node, event);
+    }
+}
+
+/// What the audit log has of an attach.
+fn attach_lines(node: &NodeName, said: &Hello, answer: Attach) -> Vec<Record> {
+    let of = |event| Record::new(event, Actor::Node(node.clone())).node(node);
+    let who = format!("boot {} instance {}", said.boot_id, said.instance);
+    match answer {
+        Attach::Welcome { generation } => {
+            vec![of(Event::SessionAttached).generation(generation).detail(&who)]
+        }
+        Attach::Fenced { generation } => {
+            vec![of(Event::SessionFenced).generation(generation).detail(&who)]
+        }
+        Attach::Banned => vec![of(Event::SessionRefused).reason(Reason::Banned).detail(&who)],
+        Attach::Wait { first } => {
+            let refused = of(Event::SessionRefused).detail(&who);
+            let alert = Record::new(Event::SessionAlert, Actor::Broker).node(node);
+            let alert = alert.detail(&Alert::ManyAgents.to_string());
+            if first { vec![refused, alert] } else { vec![refused] }
+        }
     }
 }
 

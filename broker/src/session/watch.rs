@@ -2,46 +2,56 @@
 //! ends: leases of pods that are gone, leases that no agent claims, records that were kept
 //! long enough.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use krb_proto::LeaseId;
 use tokio_util::sync::CancellationToken;
 
-use super::{Times, Witness, hub::Hub};
+use super::{
+    Rules,
+    aftermath::Aftermath,
+    clock_guard::{ClockGuard, Reading, Turn},
+    witness::{Witness, Witnesses},
+};
 use crate::{
-    audit::{self, Actor, Event, Record},
+    audit::{self, Actor, Event, Outcome, Record},
     clock::Now,
-    keys::walker::Walker,
     ledger::{
         Ledger,
         book::{Book, Lines},
-        sessions::{Change, Loss},
+        sessions::Change,
     },
     material::Pusher,
     pods::PodSource,
     store::committer::CommitError,
-    tickets::Tickets,
 };
 
 /// How long a pod that was seen finished is remembered: longer than any object of it stays.
 const REMEMBER_FINISHED: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// What decrypted replies of the KDCs told of their clocks.
+pub type KdcClocks = Arc<dyn Fn() -> Vec<Reading> + Send + Sync>;
+
 /// The task that watches.
 pub struct Watch {
     /// The ledger.
     pub book: Book,
-    /// Which stream a node can be reached by.
-    pub hub: Arc<Hub>,
+    /// What follows a loss.
+    pub aftermath: Aftermath,
     /// The way to the nodes.
     pub pusher: Pusher,
-    /// Replaces keys.
-    pub walker: Walker,
-    /// Forgets tickets.
-    pub tickets: Arc<Tickets>,
     /// Where pods are looked up.
     pub pods: Arc<dyn PodSource>,
-    /// The spans of a session.
-    pub times: Times,
+    /// Who says whether a silent node works.
+    pub witnesses: Arc<dyn Witnesses>,
+    /// What the wall clock is held against.
+    pub kdc_clocks: KdcClocks,
+    /// What decides whether a session is lost.
+    pub rules: Rules,
     /// How often it asks.
     pub every: Duration,
     /// How often it sweeps.
@@ -56,6 +66,7 @@ impl Watch {
     /// Runs until `stop`, or until the store fails.
     pub async fn run(self, stop: CancellationToken) {
         let (mut last, mut swept) = (self.book.now(), self.book.now());
+        let mut guard = ClockGuard::new(last, self.clock_skew);
         while stop.run_until_cancelled(tokio::time::sleep(self.every)).await.is_some() {
             let now = self.book.now();
             if self.was_away(last, now) {
@@ -63,12 +74,12 @@ impl Watch {
                 self.book.note(|ledger, now| ledger.renew_all_graces(now));
             }
             last = now;
-            if self.judge().await.is_err() {
+            if self.tick(&mut guard).await.is_err_and(|error| error.is_final()) {
                 return; // the broker is about to stop
             }
             if now.boot.since(swept.boot) >= self.sweep_every {
                 swept = now;
-                if self.sweep().await.is_err() {
+                if self.sweep().await.is_err_and(|error| error.is_final()) {
                     return;
                 }
             }
@@ -77,45 +88,78 @@ impl Watch {
 
     /// A tick that comes late by more than a heartbeat says nothing of the nodes.
     fn was_away(&self, last: Now, now: Now) -> bool {
-        now.boot.since(last.boot) > self.every + self.times.heartbeat
+        now.boot.since(last.boot) > self.every + self.rules.times.heartbeat
+    }
+
+    /// The clock first: nothing is judged by one that is in doubt.
+    async fn tick(&self, guard: &mut ClockGuard) -> Result<(), CommitError> {
+        let turn = guard.look(self.book.now(), &(self.kdc_clocks)());
+        let fault = guard.fault().map(str::to_owned);
+        self.book.note(|ledger, _| ledger.set_clock_fault(fault));
+        match turn {
+            Some(Turn::Fault(why)) => {
+                tracing::error!(why, "CLOCK: nothing is revoked, expired or issued by itself");
+                let line = Record::new(Event::ClockFault, Actor::Broker).outcome(Outcome::Failed);
+                self.book.audit_later(line.detail(&why)).await?;
+            }
+            Some(Turn::Cleared(why)) => {
+                tracing::warn!(why, "the wall clock is believed again");
+                let line = Record::new(Event::ClockCleared, Actor::Broker);
+                self.book.audit_later(line.detail(&why)).await?;
+            }
+            None => {}
+        }
+        self.judge().await
     }
 
     async fn judge(&self) -> Result<(), CommitError> {
+        let now = self.book.now();
+        let silent_after = self.rules.times.silent_after;
+        let silent = self.book.read(|ledger| ledger.silent_nodes(now, silent_after));
+        let said: HashMap<_, _> = silent
+            .into_iter()
+            .map(|node| {
+                let witness = self.witnesses.of(&node, now);
+                (node, witness)
+            })
+            .collect();
+        // A node that fell silent since then is asked of at the next tick.
+        let witness = |node: &_| said.get(node).copied().unwrap_or(Witness::Unknown);
         let changes = self
             .book
-            .commit_if(|ledger, lines, now| {
-                let changes = ledger.judge_all(now, Witness::NotApplicable, &self.times);
+            .commit_essential_if(|ledger, lines, now| {
+                let changes = ledger.judge_all(now, &witness, &self.rules);
                 changes.iter().for_each(|change| record(ledger, lines, change));
                 (!changes.is_empty()).then_some(changes)
             })
             .await?;
-        for change in changes.unwrap_or_default() {
-            if let Change::Lost(loss) = change {
-                tracing::warn!(node = %loss.node, leases = loss.leases.len(), "a node is lost");
-                self.after_loss(&loss);
-            }
-        }
+        changes.iter().flatten().for_each(|change| self.act_on(change));
         Ok(())
     }
 
-    fn after_loss(&self, loss: &Loss) {
-        self.hub.cut(&loss.node);
-        self.book.read(|ledger| {
-            for lease in loss.leases.iter().filter_map(|id| ledger.lease(id)) {
-                lease.tickets.iter().for_each(|ticket| self.tickets.forget(&ticket.login));
+    fn act_on(&self, change: &Change) {
+        match change {
+            Change::Lost(loss) => self.aftermath.follow(loss),
+            Change::Alert(node, alert) => tracing::warn!(%node, %alert, "ALERT"),
+            Change::BrakeOn(why) => {
+                tracing::error!(why, "BRAKE: automatic revocation pauses");
             }
-        });
-        loss.principals.iter().for_each(|principal| self.walker.kick(principal));
+            Change::BrakeOff => tracing::warn!("the brake is off: automatic revocation goes on"),
+            Change::Silent(_) | Change::Left(_) => {}
+        }
     }
 
     async fn sweep(&self) -> Result<(), CommitError> {
+        if self.book.read(|ledger| ledger.clock_fault().is_some()) {
+            return Ok(()); // what is old enough, only a clock can say
+        }
         self.release_gone().await?;
         self.release_unclaimed().await?;
         self.book
-            .commit_if(|ledger, _, now| {
+            .commit_essential_if(|ledger, _, now| {
                 ledger.forget_ended(self.keep_ended, self.clock_skew, now.wall);
                 let before = now.wall.checked_sub(REMEMBER_FINISHED);
-                ledger.forget_finished(before.unwrap_or(std::time::UNIX_EPOCH));
+                ledger.forget_finished(before.unwrap_or(SystemTime::UNIX_EPOCH));
                 ledger.has_touched().then_some(())
             })
             .await
@@ -132,6 +176,11 @@ impl Watch {
                 return Ok(());
             }
         };
+        let (gone, turn) = self.book.note(|ledger, now| ledger.weigh_gone(gone, now));
+        if let Some(turn) = turn {
+            self.book.commit_essential(|ledger, lines, _| record(ledger, lines, &turn)).await?;
+            self.act_on(&turn);
+        }
         let leases: Vec<LeaseId> =
             self.book.read(|ledger| gone.iter().flat_map(|uid| ledger.live_of_pod(uid)).collect());
         self.release(&leases, "its pod is gone", "POD_GONE").await
@@ -139,7 +188,7 @@ impl Watch {
 
     async fn release_unclaimed(&self) -> Result<(), CommitError> {
         let now = self.book.now();
-        let leases = self.book.read(|ledger| ledger.unclaimed(now, &self.times));
+        let leases = self.book.read(|ledger| ledger.unclaimed(now, &self.rules.times));
         self.release(&leases, "no agent claims its volume", "UNCLAIMED").await
     }
 
@@ -154,7 +203,7 @@ impl Watch {
         }
         let released = self
             .book
-            .commit(|ledger, lines, now| {
+            .commit_essential(|ledger, lines, now| {
                 let mut released = Vec::new();
                 for id in leases {
                     if ledger.release(id, why, now.wall)
@@ -179,7 +228,8 @@ pub fn record(ledger: &Ledger, lines: &mut Lines, change: &Change) {
         Change::Silent(node) => lines.push(of(Event::SessionSilent, node)),
         Change::Left(node) => lines.push(of(Event::SessionLeft, node)),
         Change::Lost(loss) => {
-            lines.push(of(Event::SessionLost, &loss.node).generation(loss.fenced));
+            let line = of(Event::SessionLost, &loss.node).generation(loss.fenced);
+            lines.push(line.detail(&loss.cause.to_string()));
             for lease in loss.leases.iter().filter_map(|id| ledger.lease(id)) {
                 lines.push(audit::of_lease(Event::LeaseRevoking, Actor::Broker, lease));
             }
@@ -187,5 +237,15 @@ pub fn record(ledger: &Ledger, lines: &mut Lines, change: &Change) {
                 lines.push(audit::of_lease(Event::LeaseRevoked, Actor::Broker, lease));
             }
         }
+        Change::Alert(node, alert) => {
+            lines.push(of(Event::SessionAlert, node).detail(&alert.to_string()));
+        }
+        Change::BrakeOn(why) => {
+            lines.push(Record::new(Event::BrakeOn, Actor::Broker).detail(why));
+        }
+        Change::BrakeOff => lines.push(Record::new(Event::BrakeOff, Actor::Broker)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Batch, LeaseStore, MAX_KEY, MAX_VALUE, StoreError};
+use crate::audit::{Head, Mac};
 
 /// Runs every story, each on a new disk.
 pub fn keeps_its_promises<S, Open>(new_disk: impl Fn() -> Open)
@@ -30,6 +31,10 @@ fn put(key: &[u8], value: &[u8]) -> (Vec<u8>, Vec<u8>) {
     (key.to_vec(), value.to_vec())
 }
 
+fn head(seq: u64) -> Head {
+    Head { seq, mac: Mac([seq as u8; 16]) }
+}
+
 fn puts(puts: Vec<(Vec<u8>, Vec<u8>)>) -> Batch {
     Batch { puts, ..Batch::default() }
 }
@@ -37,7 +42,7 @@ fn puts(puts: Vec<(Vec<u8>, Vec<u8>)>) -> Batch {
 fn a_new_store_is_empty<S: LeaseStore>(open: impl Fn() -> S) {
     let loaded = open().load().expect("load");
     assert_eq!((loaded.records.len(), loaded.sequence), (0, 0));
-    assert_eq!((loaded.audit_head, loaded.recovery), (0, None));
+    assert_eq!((loaded.audit_head, loaded.recovery), (Head::default(), None));
     assert_eq!(open().load().expect("load again").recovery, None);
 }
 
@@ -58,7 +63,7 @@ fn the_last_write_wins_and_deletes_win_over_puts<S: LeaseStore>(open: impl Fn() 
         .commit(&Batch {
             puts: vec![put(b"c", b"1")],
             deletes: vec![b"b".to_vec(), b"c".to_vec(), b"never there".to_vec()],
-            audit_head: 0,
+            audit_head: Head::default(),
         })
         .expect("commit");
     drop(store);
@@ -82,12 +87,12 @@ fn values_may_be_any_bytes<S: LeaseStore>(open: impl Fn() -> S) {
 fn an_empty_batch_counts<S: LeaseStore>(open: impl Fn() -> S) {
     let store = open();
     let first = store.commit(&Batch::default()).expect("commit");
-    let second = store.commit(&Batch { audit_head: 7, ..Batch::default() }).expect("commit");
-    let third = store.commit(&Batch { audit_head: 3, ..Batch::default() }).expect("commit");
+    let second = store.commit(&Batch { audit_head: head(7), ..Batch::default() }).expect("commit");
+    let third = store.commit(&Batch { audit_head: head(3), ..Batch::default() }).expect("commit");
     assert!(first < second && second < third);
     drop(store);
     let loaded = open().load().expect("load");
-    assert_eq!((loaded.records.len(), loaded.sequence, loaded.audit_head), (0, third, 7));
+    assert_eq!((loaded.records.len(), loaded.sequence, loaded.audit_head), (0, third, head(7)));
 }
 
 fn sequences_rise_over_reopening<S: LeaseStore>(open: impl Fn() -> S) {
@@ -122,7 +127,7 @@ fn too_long_records_are_refused_and_change_nothing<S: LeaseStore>(open: impl Fn(
         puts(vec![put(b"a", b"1"), put(b"", b"1")]),
         puts(vec![put(b"a", b"1"), put(&[0; MAX_KEY + 1], b"1")]),
         puts(vec![put(b"a", b"1"), put(b"b", &vec![0; MAX_VALUE + 1])]),
-        Batch { puts: vec![put(b"a", b"1")], deletes: vec![Vec::new()], audit_head: 0 },
+        Batch { puts: vec![put(b"a", b"1")], deletes: vec![Vec::new()], ..Batch::default() },
     ] {
         let error = store.commit(&bad).expect_err("too long");
         assert!(matches!(error, StoreError::TooLong { .. }), "{error}");

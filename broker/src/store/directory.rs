@@ -24,7 +24,7 @@ use std::{
 use krb_proto::Secret;
 use ring::hmac;
 
-use super::{StoreError, lock, seal::MasterKey};
+use super::{Mark, StoreError, lock, seal::MasterKey};
 use crate::clock::unix_seconds;
 
 /// The directory, held by this process.
@@ -114,30 +114,28 @@ pub(super) fn io_error(
     move |source| StoreError::Io { operation, path: path.clone(), source }
 }
 
-/// How far the store had come, as far as is known.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) struct Mark {
-    /// The highest sequence number.
-    pub sequence: u64,
-    /// The highest `seq` of the audit log.
-    pub audit_head: u64,
+/// How far the store in this directory had come by its own mark, whoever has it open now.
+///
+/// # Errors
+/// When the mark is there and can't be opened.
+pub fn known(directory: &Path, master: &MasterKey) -> Result<Mark, StoreError> {
+    Ok(HighWater::open(directory, master)?.read())
 }
 
-/// The file `high-water`: magic (8 bytes), sequence (8), audit head (8), HMAC-SHA-256 of
-/// these (32).
+/// The file `high-water`: magic (8 bytes), the mark (32), HMAC-SHA-256 of these (32).
 pub(super) struct HighWater {
     file: Option<File>,
     path: PathBuf,
     key: Secret,
 }
 
-const MAGIC: &[u8; 8] = b"KRBHIGH1";
-const MARK: usize = 8 + 8 + 8 + 32;
+const MAGIC: &[u8; 8] = b"KRBHIGH2";
+const MARK: usize = 8 + Mark::LEN + 32;
 
 impl HighWater {
     /// The mark of the store in this directory; not there yet in a new one.
-    pub fn open(directory: &Directory, master: &MasterKey) -> Result<Self, StoreError> {
-        let path = directory.path().join("high-water");
+    pub fn open(directory: &Path, master: &MasterKey) -> Result<Self, StoreError> {
+        let path = directory.join("high-water");
         let file = match OpenOptions::new().read(true).write(true).open(&path) {
             Ok(file) => Some(file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -159,16 +157,12 @@ impl HighWater {
             tracing::warn!(path = %self.path.display(), "the high-water mark can't be read");
             return Mark::default();
         }
-        let number = |at: usize| {
-            said[at..at + 8].iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte))
-        };
-        Mark { sequence: number(8), audit_head: number(16) }
+        said[8..].try_into().map(Mark::from_bytes).unwrap_or_default()
     }
 
     /// Writes the mark. The first one is made durable, since it says that a store exists.
     pub fn write(&mut self, mark: Mark) -> Result<(), StoreError> {
-        let said =
-            [&MAGIC[..], &mark.sequence.to_be_bytes(), &mark.audit_head.to_be_bytes()].concat();
+        let said = [&MAGIC[..], &mark.to_bytes()].concat();
         let mac = hmac::sign(&self.mac_key(), &said);
         let bytes = [&said, mac.as_ref()].concat();
         let io = io_error("writing", &self.path);
@@ -204,7 +198,10 @@ impl HighWater {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::SeededEntropy;
+    use crate::{
+        audit::{Head, Mac},
+        clock::SeededEntropy,
+    };
 
     fn master() -> MasterKey {
         MasterKey::random(&SeededEntropy::new(1))
@@ -228,12 +225,12 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let directory = Directory::open(temp.path()).unwrap();
         assert!(!directory.has_existed().unwrap());
-        let mut mark = HighWater::open(&directory, &master()).unwrap();
+        let mut mark = HighWater::open(directory.path(), &master()).unwrap();
         assert_eq!(mark.read(), Mark::default());
         for sequence in [1, 7, u64::MAX] {
-            let written = Mark { sequence, audit_head: 3 };
+            let written = Mark { sequence, audit_head: Head { seq: 3, mac: Mac([9; 16]) } };
             mark.write(written).unwrap();
-            assert_eq!(HighWater::open(&directory, &master()).unwrap().read(), written);
+            assert_eq!(HighWater::open(directory.path(), &master()).unwrap().read(), written);
         }
         assert!(directory.has_existed().unwrap());
         mark.file.as_ref().unwrap().write_all_at(b"\0", 12).unwrap();

@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{Batch, LeaseStore, Loaded, Recovery, StoreError, StoreStats, check_lengths};
+use crate::audit::Head;
 
 /// The store. Clones share one disk, as a reopened store does.
 #[derive(Clone, Default)]
@@ -20,7 +21,7 @@ type Records = BTreeMap<Vec<u8>, Vec<u8>>;
 struct Disk {
     records: Records,
     sequence: u64,
-    audit_head: u64,
+    audit_head: Head,
     recovery: Option<Recovery>,
     snapshot: Option<(Records, u64)>,
     failing: Option<Failure>,
@@ -96,7 +97,7 @@ impl LeaseStore for MemoryStore {
         for key in &batch.deletes {
             disk.records.remove(key);
         }
-        disk.audit_head = disk.audit_head.max(batch.audit_head);
+        disk.audit_head = disk.audit_head.later(batch.audit_head);
         disk.sequence += 1;
         disk.recovery = None;
         disk.stats.commits += 1;

@@ -4,6 +4,7 @@
 //!   for it in tests, and both pass `contract`.
 //! - [`committer`]: the only caller of [`LeaseStore::commit`]: one flush for all who wait.
 //! - [`seal`]: the master key, and the sealing of single keys inside records.
+//! - [`mark_file`]: how far the store has come, kept in a second place.
 //! - `snapshot`: the sealed copy beside the database, for the day it can't be read.
 //!
 //! The ledger makes the records and keeps them in memory; nothing here knows what they
@@ -13,9 +14,10 @@
 pub mod committer;
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
-mod directory;
+pub mod directory;
 mod envelope;
 pub(crate) mod lock;
+pub mod mark_file;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
 pub mod seal;
@@ -25,6 +27,8 @@ mod snapshot;
 use std::{fmt, path::PathBuf, time::SystemTime};
 
 use seal::KeyId;
+
+use crate::audit::{Head, Mac};
 
 /// The longest key of a record, in bytes.
 pub const MAX_KEY: usize = 1024;
@@ -70,14 +74,52 @@ pub struct Batch {
     pub puts: Vec<(Vec<u8>, Vec<u8>)>,
     /// Keys of records to remove; one that is not there is no error.
     pub deletes: Vec<Vec<u8>>,
-    /// The highest `seq` of the audit log that was durable before this batch. The store
-    /// keeps the highest it has seen.
-    pub audit_head: u64,
+    /// The last line of the audit log that was durable before this batch. The store keeps
+    /// the latest it has seen.
+    pub audit_head: Head,
 }
 
 impl fmt::Debug for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Batch({} puts, {} deletes)", self.puts.len(), self.deletes.len())
+    }
+}
+
+/// How far the store had come, as far as is known.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Mark {
+    /// The highest sequence number.
+    pub sequence: u64,
+    /// The last line of the audit log that is known.
+    pub audit_head: Head,
+}
+
+impl Mark {
+    /// Bytes of a mark: sequence (8), `seq` (8) and MAC (16) of the audit head.
+    const LEN: usize = 32;
+
+    /// The mark that comes of knowing both.
+    #[must_use]
+    pub fn later(self, other: Self) -> Self {
+        let sequence = self.sequence.max(other.sequence);
+        Self { sequence, audit_head: self.audit_head.later(other.audit_head) }
+    }
+
+    fn to_bytes(self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        bytes[..8].copy_from_slice(&self.sequence.to_be_bytes());
+        bytes[8..16].copy_from_slice(&self.audit_head.seq.to_be_bytes());
+        bytes[16..].copy_from_slice(&self.audit_head.mac.0);
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8; Self::LEN]) -> Self {
+        let number = |at: usize| {
+            bytes[at..at + 8].iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte))
+        };
+        let mut mac = Mac::default();
+        mac.0.copy_from_slice(&bytes[16..]);
+        Self { sequence: number(0), audit_head: Head { seq: number(8), mac } }
     }
 }
 
@@ -89,8 +131,8 @@ pub struct Loaded {
     /// The sequence number after which the next commit counts. After a recovery it is not
     /// below any number ever acknowledged, as far as is known.
     pub sequence: u64,
-    /// The highest [`Batch::audit_head`]; an audit log that ends before it has lost lines.
-    pub audit_head: u64,
+    /// The latest [`Batch::audit_head`]; an audit log that ends before it has lost lines.
+    pub audit_head: Head,
     /// Set when the records are older than what was once committed.
     pub recovery: Option<Recovery>,
 }
@@ -191,7 +233,7 @@ pub enum StoreError {
         key: String,
     },
     /// A record of a format that this broker can't read.
-    #[error("the record {key} has format {version}, this broker reads 1")]
+    #[error("the record {key} has format {version}, which this broker does not read")]
     Format {
         /// The record's key, escaped.
         key: String,

@@ -25,8 +25,8 @@ use self::{
     recovery::{Opened, Opener},
 };
 use super::{
-    Batch, LeaseStore, Loaded, Recovery, StoreError, StoreStats, check_lengths,
-    directory::{Directory, HighWater, Mark},
+    Batch, LeaseStore, Loaded, Mark, Recovery, StoreError, StoreStats, check_lengths,
+    directory::{Directory, HighWater},
     envelope::Envelopes,
     seal::MasterKey,
     snapshot,
@@ -40,12 +40,16 @@ pub struct SledConfig {
     pub directory: PathBuf,
     /// The engine's cache, in bytes.
     pub cache_bytes: u64,
+    /// How far it had come, as a second place knows; zeros where there is none. A store that
+    /// comes up with less is in recovery.
+    pub known: Mark,
 }
 
 impl SledConfig {
     /// A store in this directory with a cache of 64 MB.
     pub fn new(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), cache_bytes: 64_000_000 }
+        let (cache_bytes, known) = (64_000_000, Mark::default());
+        Self { directory: directory.to_owned(), cache_bytes, known }
     }
 }
 
@@ -90,7 +94,7 @@ impl SledStore {
     ) -> Result<Self, StoreError> {
         let directory = Directory::open(&config.directory)?;
         let envelopes = Envelopes::new(master);
-        let mut high_water = HighWater::open(&directory, master)?;
+        let mut high_water = HighWater::open(directory.path(), master)?;
         let opener = Opener {
             directory: &directory,
             master,
@@ -98,7 +102,7 @@ impl SledStore {
             clock: &*clock,
             cache_bytes: config.cache_bytes,
         };
-        let Opened { engine, mark, recovery } = opener.open(&mut high_water)?;
+        let Opened { engine, mark, recovery } = opener.open(&mut high_water, config.known)?;
         let newest = snapshot::newest(directory.path());
         let reach = snapshot::read_reach(&newest, master).ok();
         let stats = StoreStats {
@@ -194,7 +198,7 @@ impl SledStore {
             batch.puts.iter().try_for_each(|(key, value)| out.put(key, value))?;
             batch.deletes.iter().try_for_each(|key| out.delete(key))?;
         }
-        out.finish(mark.sequence, mark.audit_head)
+        out.finish(mark)
     }
 
     fn failed(&self, operation: &'static str, trouble: Trouble) -> StoreError {
@@ -242,7 +246,7 @@ impl LeaseStore for SledStore {
         state.usable()?;
         let mark = Mark {
             sequence: state.mark.sequence + 1,
-            audit_head: state.mark.audit_head.max(batch.audit_head),
+            audit_head: state.mark.audit_head.later(batch.audit_head),
         };
         let written = state
             .engine

@@ -1,9 +1,9 @@
 //! The sealed copy of the store beside the database.
 //!
 //! ```text
-//! header    magic "KRBSNAP1", key id (8), salt (16), taken at, in ms since 1970 (8)
+//! header    magic "KRBSNAP2", key id (8), salt (16), taken at, in ms since 1970 (8)
 //! frame*    kind 0, length (4), AES-256-GCM of operations
-//! trailer   kind 1, length (4), AES-256-GCM of sequence (8), audit head (8), operations (8)
+//! trailer   kind 1, length (4), AES-256-GCM of the mark (32), operations (8)
 //! checksum  SHA-256 of all before it
 //! ```
 //!
@@ -30,18 +30,21 @@ use krb_proto::Secret;
 use ring::{aead, digest};
 
 use super::{
-    StoreError,
+    Mark, StoreError,
     directory::{io_error, sync_directory},
     seal::{KeyId, MasterKey, cipher},
 };
-use crate::clock::{Entropy, from_unix_millis, unix_millis};
+use crate::{
+    audit::Head,
+    clock::{Entropy, from_unix_millis, unix_millis},
+};
 
-const MAGIC: &[u8; 8] = b"KRBSNAP1";
+const MAGIC: &[u8; 8] = b"KRBSNAP2";
 const HEADER: usize = 8 + 8 + 16 + 8;
 const FRAME: usize = 256 * 1024;
 const LONGEST_FRAME: usize = 4 * 1024 * 1024;
 const TAG: usize = 16;
-const TRAILER: usize = 24 + TAG;
+const TRAILER: usize = Mark::LEN + 8 + TAG;
 const CHECKSUM: usize = 32;
 const OPERATIONS: u8 = 0;
 const END: u8 = 1;
@@ -54,7 +57,7 @@ pub(super) struct Reach {
     /// The sequence number of the last commit in it.
     pub sequence: u64,
     /// The store's audit head then.
-    pub audit_head: u64,
+    pub audit_head: Head,
 }
 
 /// What a snapshot holds.
@@ -201,11 +204,10 @@ impl Writer {
     }
 
     /// Makes the snapshot durable and the newest.
-    pub fn finish(mut self, sequence: u64, audit_head: u64) -> Result<Reach, StoreError> {
+    pub fn finish(mut self, mark: Mark) -> Result<Reach, StoreError> {
         self.frame()?;
-        for number in [sequence, audit_head, self.operations] {
-            self.plain.extend(number.to_be_bytes());
-        }
+        self.plain.extend(mark.to_bytes());
+        self.plain.extend(self.operations.to_be_bytes());
         self.seal_frame(END, TRAILER_NUMBER)?;
         let checksum = self.checksum.clone().finish();
         self.write(checksum.as_ref())?;
@@ -213,6 +215,7 @@ impl Writer {
         self.out.flush().map_err(&io)?;
         self.out.get_ref().sync_all().map_err(&io)?;
         self.install()?;
+        let Mark { sequence, audit_head } = mark;
         Ok(Reach { taken_at: self.seal.taken_at(), sequence, audit_head })
     }
 
@@ -327,7 +330,8 @@ fn open_trailer(seal: &Seal, mut sealed: Vec<u8>) -> Result<(Reach, u64), Unread
     let plain = cipher(&seal.key)
         .open_in_place(Seal::nonce(TRAILER_NUMBER), seal.aad(END), &mut sealed)
         .map_err(|_| Unreadable::Broken("its end was changed".to_owned()))?;
-    let [sequence, audit_head, operations] = [0, 8, 16].map(|at| number(&plain[at..]));
+    let mark = plain.first_chunk().map(Mark::from_bytes).unwrap_or_default();
+    let (Mark { sequence, audit_head }, operations) = (mark, number(&plain[Mark::LEN..]));
     Ok((Reach { taken_at: seal.taken_at(), sequence, audit_head }, operations))
 }
 

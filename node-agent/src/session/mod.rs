@@ -18,6 +18,9 @@ use crate::{agent::Agent, backoff::Backoff, dial::Dial};
 /// agents come within this.
 const FIRST_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// The ceiling of the first wait of a node that is banned; it doubles.
+const BANNED_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// Why there is no session, or no longer.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
@@ -50,11 +53,13 @@ impl From<tonic::Status> for SessionError {
 /// Keeps a session until `stop`, then says Goodbye.
 pub async fn keep(agent: Arc<Agent>, dial: Arc<dyn Dial>, stop: CancellationToken) {
     let mut backoff = Backoff::new(FIRST_WAIT.min(agent.times.reconnect), agent.times.reconnect);
+    let mut banned = Backoff::new(BANNED_WAIT, agent.times.again.max(BANNED_WAIT));
     while !stop.is_cancelled() {
         let (welcomed, end) = one(&agent, &*dial, &stop).await;
         agent.set_session(None);
         if welcomed {
             backoff.reset();
+            banned.reset();
         }
         match end {
             Ok(End::Stopped) => break,
@@ -65,6 +70,15 @@ pub async fn keep(agent: Arc<Agent>, dial: Arc<dyn Dial>, stop: CancellationToke
                 if welcomed {
                     continue; // at once; but a broker that only fences is not hammered
                 }
+            }
+            Ok(End::Banned) => {
+                tracing::error!(
+                    "this node is banned: everything is wiped; an operator must unban it"
+                );
+                agent.change(crate::holdings::Holdings::fenced);
+                agent.empty_marked_soon().await;
+                stop.run_until_cancelled(tokio::time::sleep(banned.wait())).await;
+                continue;
             }
             Err(error) => tracing::warn!(error = chain(&error), "no session with the broker"),
         }

@@ -6,7 +6,9 @@
 use std::{sync::Arc, time::Duration};
 
 use krb_proto::{
-    Generation, span,
+    Generation,
+    reason::Reason,
+    span,
     v1::{
         self, goodbye, node_service_client::NodeServiceClient, sync_request::Event as Said,
         sync_response::Event as Heard,
@@ -40,6 +42,8 @@ pub enum End {
     Stopped,
     /// The generation has passed.
     Fenced,
+    /// An operator has banned the node, or its key.
+    Banned,
 }
 
 /// Runs one stream to its end. Tells whether it was welcomed.
@@ -108,6 +112,9 @@ impl Stream<'_> {
                 }
             };
             match message.event {
+                Some(Heard::Fenced(fenced)) if fenced.reason == Reason::Banned.as_str() => {
+                    return Ok(End::Banned);
+                }
                 Some(Heard::Fenced(_)) => return Ok(End::Fenced),
                 Some(Heard::Welcome(welcome)) => {
                     let beat = self.attach(&welcome)?;

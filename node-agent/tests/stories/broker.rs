@@ -87,7 +87,7 @@ impl Broker {
         state.generation += 1;
         state.live.clear();
         let generation = state.generation;
-        state.send(Heard::Fenced(v1::Fenced { generation }));
+        state.send(Heard::Fenced(v1::Fenced { generation, reason: "FENCED".to_owned() }));
     }
 
     pub fn push(&self, lease: LeaseId, push_id: u64, material: v1::Material) {
@@ -120,7 +120,7 @@ impl State {
                 let generation = self.generation;
                 let heartbeat_interval = Some(duration(BEAT));
                 self.send(if old {
-                    Heard::Fenced(v1::Fenced { generation })
+                    Heard::Fenced(v1::Fenced { generation, reason: "FENCED".to_owned() })
                 } else {
                     Heard::Welcome(v1::Welcome { generation, heartbeat_interval, max_until })
                 });

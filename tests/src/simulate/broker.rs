@@ -7,7 +7,7 @@ use std::{
 };
 
 use krb_broker::{
-    clock::unix_millis,
+    clock::Now,
     entitlement::{Grant, GrantedPrincipal, Limits},
     keys::propagation::Setting,
     krb5::key::Keyset,
@@ -16,6 +16,7 @@ use krb_broker::{
     session::{
         StreamId,
         attach::{Attach, Hello},
+        clock_guard::ClockGuard,
     },
 };
 use krb_proto::{Generation, Kvno, LeaseId, NodeName, PodRef, Principal};
@@ -45,8 +46,8 @@ pub struct Broker {
     next_stream: u64,
     /// The walks.
     pub walks: BTreeMap<Principal, Walk>,
-    /// The wall clock's lead on the boottime clock when the broker began.
-    pub clock_lead: i64,
+    /// Watches the wall clock.
+    pub guard: ClockGuard,
     /// How often it has ticked.
     pub ticks: u64,
 }
@@ -83,14 +84,14 @@ pub enum Awaited {
 
 impl Broker {
     /// A broker that starts with this ledger.
-    pub fn new(ledger: Ledger) -> Self {
+    pub fn new(ledger: Ledger, now: Now, clock_skew: Duration) -> Self {
         Self {
             ledger,
             hub: BTreeMap::new(),
             conns: BTreeMap::new(),
             next_stream: 0,
             walks: BTreeMap::new(),
-            clock_lead: 0,
+            guard: ClockGuard::new(now, clock_skew),
             ticks: 0,
         }
     }
@@ -111,10 +112,8 @@ pub fn print_of(keyset: &Keyset) -> KeyPrint {
 pub fn keytab_of(ledger: &Ledger, lease: &Lease) -> Keytab {
     let mut keytab = BTreeMap::new();
     for managed in lease.principals.iter().filter_map(|name| ledger.principal(name)) {
-        let keys: BTreeMap<Kvno, KeyPrint> = managed
-            .delivered()
-            .map(|held| (held.keyset.kvno, print_of(&held.keyset)))
-            .collect();
+        let keys: BTreeMap<Kvno, KeyPrint> =
+            managed.delivered().map(|held| (held.keyset.kvno, print_of(&held.keyset))).collect();
         if !keys.is_empty() {
             keytab.insert(managed.principal.clone(), keys);
         }
@@ -147,6 +146,7 @@ pub fn hear(sim: &Sim, node: &NodeName, message: ToBroker) {
                 boot_id: boot.to_string(),
                 instance: instance.to_string(),
                 generation,
+                key: None,
             };
             let task = sim.clone();
             sim.spawn(async move { attach(&task, &node, conn, said, inventory).await });
@@ -217,7 +217,9 @@ async fn attach(
         Attach::Fenced { .. } => {
             return sim.with(|world| world.tell(node, ToAgent::Fenced { conn }));
         }
-        Attach::Wait => return sim.with(|world| world.tell(node, ToAgent::Wait { conn })),
+        Attach::Wait { .. } | Attach::Banned => {
+            return sim.with(|world| world.tell(node, ToAgent::Wait { conn }));
+        }
     };
     sim.with(|world| {
         world.hub_attach(node, stream, conn);
@@ -240,7 +242,9 @@ async fn take_inventory(
     });
     for lease in &strangers {
         let again = sim.with(|world| world.ledger().lease(lease).is_none());
-        sim.with(|world| world.tell_by_hub(node, |conn| ToAgent::Wipe { conn, lease: *lease, again }));
+        sim.with(|world| {
+            world.tell_by_hub(node, |conn| ToAgent::Wipe { conn, lease: *lease, again })
+        });
     }
     let mut old = Vec::new();
     for (id, keytab) in inventory.iter().filter(|(id, _)| !strangers.contains(id)) {
@@ -328,7 +332,10 @@ pub async fn push(sim: &Sim, leases: &[LeaseId]) -> Vec<(LeaseId, StreamId)> {
 
 async fn issue(sim: &Sim, node: &NodeName, generation: Generation, ask: u64, pod: PodNo) {
     let reply = match try_issue(sim, node, generation, pod).await {
-        Some((lease, keytab)) => ToAgent::Issued { ask, pod, lease: lease.id, keytab },
+        Some((lease, keytab)) => {
+            wake(sim, &lease.principals);
+            ToAgent::Issued { ask, pod, lease: lease.id, keytab }
+        }
         None => ToAgent::Refused { ask },
     };
     sim.with(|world| world.tell(node, reply));
@@ -341,7 +348,7 @@ async fn try_issue(
     pod: PodNo,
 ) -> Option<(Lease, Keytab)> {
     let began = sim.with(|world| world.now);
-    sim.with(|world| world.ledger().check_session(node, generation)).ok()?;
+    sim.with(|world| world.ledger().check_issue(node, generation)).ok()?;
     let grant = sim.with(|world| {
         let bound = world.pods.get(&pod).filter(|pod| pod.node == *node)?;
         Some(grant(&bound.services))
@@ -382,7 +389,7 @@ fn deliver(
     generation: Generation,
     id: &LeaseId,
 ) -> Option<(Lease, Keytab)> {
-    ledger.check_session(node, generation).ok()?;
+    ledger.check_issue(node, generation).ok()?;
     take_keys(ledger, id, note)
 }
 
@@ -500,12 +507,5 @@ impl World {
         let until = self.ledger_mut().heard(node, stream, now, &times).ok()?;
         let left: Duration = until.duration_since(now.wall).ok()?;
         Some(left.as_millis() as Millis)
-    }
-
-    /// Milliseconds by which the wall clock leads the boottime clock.
-    pub fn clock_lead(&self) -> i64 {
-        let now = self.broker_now();
-        let boot = now.boot.0.as_millis() as i64;
-        unix_millis(now.wall) as i64 - boot
     }
 }

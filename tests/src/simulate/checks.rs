@@ -29,9 +29,11 @@ impl World {
 
     /// No KDC uses a key that the node of a Revoked lease had.
     fn check_revoked(&mut self) {
-        let revoked = self.truth.ended_with.iter().filter(|(id, _)| {
-            self.truth.leases.get(id) == Some(&LeaseState::Revoked)
-        });
+        let revoked = self
+            .truth
+            .ended_with
+            .iter()
+            .filter(|(id, _)| self.truth.leases.get(id) == Some(&LeaseState::Revoked));
         let mut used = revoked.flat_map(|(id, (node, had))| {
             had.iter().flat_map(move |(principal, kvnos)| {
                 kvnos.iter().map(move |kvno| (id, node, principal, *kvno))
@@ -164,10 +166,8 @@ impl World {
         if self.truth.abrupt.get(principal).is_some_and(|through| kvno <= *through) {
             return Some(Excuse::Chosen);
         }
-        if matches!(
-            self.truth.leases.get(lease),
-            Some(LeaseState::Revoking | LeaseState::Revoked)
-        ) {
+        if matches!(self.truth.leases.get(lease), Some(LeaseState::Revoking | LeaseState::Revoked))
+        {
             return Some(Excuse::OutOfReach);
         }
         let without = (principal.clone(), kvno, *lease);
@@ -213,7 +213,8 @@ impl World {
         for principal in &self.services {
             for kdc in 0..2 {
                 let used = self.realm.uses(kdc, principal);
-                if let Some((kvno, _)) = used.filter(|(k, _)| !self.disk.has_keyset(principal, *k)) {
+                if let Some((kvno, _)) = used.filter(|(k, _)| !self.disk.has_keyset(principal, *k))
+                {
                     wrong = Some(format!(
                         "kdc{} uses kvno {kvno} of {principal}, which the store does not have",
                         kdc + 1
@@ -237,4 +238,3 @@ enum Excuse {
     /// It was out of reach for longer than a revocation waits, or given up.
     OutOfReach,
 }
-

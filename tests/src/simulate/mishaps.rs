@@ -5,7 +5,7 @@ use krb_proto::{LeaseId, NodeName, Principal};
 
 use super::{
     message::{ToAgent, ToBroker},
-    plan::{HOUR, MINUTE, Mishap, Millis, SECOND},
+    plan::{HOUR, MINUTE, Millis, Mishap, SECOND},
     sim::Sim,
     upkeep, walking,
     world::{Event, World},
@@ -52,7 +52,7 @@ impl World {
 
     fn step_clock(&mut self, span: Millis) {
         let large = self.random.chance(500);
-        let most = if large { HOUR } else { 4 * SECOND };
+        let most = if large { HOUR } else { 80 * SECOND };
         let size = self.random.below(most) as i64;
         let step = if self.random.chance(500) { size } else { -size };
         self.say(|| format!("the wall clock is off by {step} ms"));
@@ -96,7 +96,10 @@ impl World {
     pub fn leave_drained(&mut self) {
         let empty = self.nodes_that(|node| {
             let agent = &node.agent;
-            node.up && node.drained && agent.held.is_empty() && agent.releases.is_empty()
+            node.up
+                && node.drained
+                && agent.held.is_empty()
+                && agent.releases.is_empty()
                 && agent.asks.is_empty()
         });
         for name in empty {
@@ -134,8 +137,12 @@ impl World {
 
     fn any_lease(&mut self) -> Option<LeaseId> {
         let broker = self.broker.as_ref()?;
-        let live: Vec<LeaseId> =
-            broker.ledger.leases().filter(|l| l.state == LeaseState::Active).map(|l| l.id).collect();
+        let live: Vec<LeaseId> = broker
+            .ledger
+            .leases()
+            .filter(|l| l.state == LeaseState::Active)
+            .map(|l| l.id)
+            .collect();
         self.random.pick(&live).copied()
     }
 
@@ -204,8 +211,7 @@ fn switch_on(sim: &Sim) {
 pub fn switch_all_on(sim: &Sim) {
     let off: Vec<Principal> = sim.with(|world| {
         let ledger = world.ledger();
-        let is_off =
-            |p: &&Principal| ledger.principal(p).is_some_and(|p| p.switched_off.is_some());
+        let is_off = |p: &&Principal| ledger.principal(p).is_some_and(|p| p.switched_off.is_some());
         world.services.iter().filter(is_off).cloned().collect()
     });
     let task = sim.clone();

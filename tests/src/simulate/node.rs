@@ -295,10 +295,10 @@ impl World {
 
     fn anybody_s_leases(&mut self) -> Vec<(LeaseId, Keytab)> {
         let leases: Vec<LeaseId> = self.ledger().leases().map(|lease| lease.id).collect();
-        let picked: Vec<LeaseId> =
-            leases.into_iter().filter(|_| self.random.chance(300)).collect();
+        let picked: Vec<LeaseId> = leases.into_iter().filter(|_| self.random.chance(300)).collect();
         let ledger = self.ledger();
-        let keytab = |id: &LeaseId| Some((*id, super::broker::keytab_of(ledger, ledger.lease(id)?)));
+        let keytab =
+            |id: &LeaseId| Some((*id, super::broker::keytab_of(ledger, ledger.lease(id)?)));
         picked.iter().filter_map(keytab).collect()
     }
 
@@ -402,7 +402,9 @@ impl World {
             }
             ToAgent::Push { conn, lease, keytab } => self.pushed(name, conn, lease, keytab),
             ToAgent::Wipe { lease, again, .. } => self.wiped(name, lease, again),
-            ToAgent::Issued { ask, pod, lease, keytab } => self.issued(name, ask, pod, lease, keytab),
+            ToAgent::Issued { ask, pod, lease, keytab } => {
+                self.issued(name, ask, pod, lease, keytab)
+            }
             ToAgent::Refused { ask } => {
                 node.agent.asks.remove(&ask);
                 self.asks_changed(name);
@@ -576,4 +578,3 @@ impl World {
             .filter(|(_, _, volume)| self.pods.contains_key(&volume.pod))
     }
 }
-

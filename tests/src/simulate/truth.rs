@@ -86,8 +86,7 @@ impl World {
     /// A round is on the disk.
     pub fn now_durable(&mut self, note: &Note) {
         for (principal, kvno, print) in &note.keysets {
-            let stored =
-                *self.truth.stored.entry((principal.clone(), *kvno)).or_insert(*print);
+            let stored = *self.truth.stored.entry((principal.clone(), *kvno)).or_insert(*print);
             if stored != *print {
                 self.violate(format!("kvno {kvno} of {principal} was stored with two keys"));
             }
@@ -205,8 +204,11 @@ impl World {
             return;
         }
         if !matches!(kind, Some(Kind::Revocation | Kind::Emergency)) {
-            self.violate(format!("kvno {kvno} of {principal} goes on in its own time without \
-                                  {} holders", without.len()));
+            self.violate(format!(
+                "kvno {kvno} of {principal} goes on in its own time without \
+                                  {} holders",
+                without.len()
+            ));
         }
         let since = since.unwrap_or(self.now);
         for lease in without {

@@ -183,9 +183,8 @@ fn unlock(sim: &Sim, principal: &Principal) {
 
 /// Sees that the principal has a key that the KDC uses. `None` when that can't be done in time.
 pub async fn ensure(sim: &Sim, principal: &Principal, deadline: Millis) -> Option<()> {
-    let ready = || {
-        sim.with(|world| world.ledger().principal(principal).is_some_and(|p| p.is_ready()))
-    };
+    let ready =
+        || sim.with(|world| world.ledger().principal(principal).is_some_and(|p| p.is_ready()));
     if ready() {
         return Some(());
     }
@@ -244,9 +243,9 @@ async fn record_step(sim: &Sim, principal: &Principal, step: &Step) {
             let still = sabotage(how, ledger.next_step(principal, now.wall, &rules)).is_same(step);
             let kind = ledger.due(principal, now.wall, &rules);
             let since = since_of(ledger, principal, step);
-            let ahead = ledger.principal(principal).is_some_and(|p| {
-                p.debt.ahead || p.debt.asked == Some(Kind::Emergency)
-            });
+            let ahead = ledger
+                .principal(principal)
+                .is_some_and(|p| p.debt.ahead || p.debt.asked == Some(Kind::Emergency));
             (still && ledger.take_step(principal, step, now.wall)).then(|| {
                 note_step(note, principal, step);
                 (kind, since, ahead)
@@ -303,15 +302,13 @@ async fn wait(sim: &Sim, principal: &Principal, until: Millis, what: Waiting) ->
     };
     let now = sim.with(|world| world.broker_now().wall);
     let owed: Vec<LeaseId> = sim.with(|world| {
-        let lately = |at: &std::time::SystemTime| {
-            now.duration_since(*at).is_ok_and(|age| age < ASK_AGAIN)
-        };
+        let lately =
+            |at: &std::time::SystemTime| now.duration_since(*at).is_ok_and(|age| age < ASK_AGAIN);
         world.walk(principal).pushed.retain(|_, at| lately(at));
         let broker = world.broker.as_ref().expect("the broker runs");
         let pushed = &broker.walks[principal].pushed;
-        let stream = |id: &LeaseId| {
-            broker.ledger.session(&broker.ledger.lease(id)?.holder.node)?.stream
-        };
+        let stream =
+            |id: &LeaseId| broker.ledger.session(&broker.ledger.lease(id)?.holder.node)?.stream;
         let owed = |id: &LeaseId| {
             stream(id).is_some_and(|stream| !pushed.contains_key(&(awaited, *id, stream)))
         };

@@ -36,13 +36,17 @@ impl World {
             if let Some(held) = known.under_way() {
                 let waits = ledger.waiting(principal).unwrap_or("nothing");
                 let (kvno, phase) = (held.keyset.kvno, held.phase);
-                return Some(format!("kvno {kvno} of {principal} is {phase:?} and waits for {waits}"));
+                return Some(format!(
+                    "kvno {kvno} of {principal} is {phase:?} and waits for {waits}"
+                ));
             }
             let old = known.keysets.values().find(|held| held.phase != Phase::Current);
             if let Some(held) = old.filter(|_| !lies) {
                 let waits = ledger.waiting(principal).unwrap_or("nothing");
                 let (kvno, phase) = (held.keyset.kvno, held.phase);
-                return Some(format!("kvno {kvno} of {principal} is {phase:?} and waits for {waits}"));
+                return Some(format!(
+                    "kvno {kvno} of {principal} is {phase:?} and waits for {waits}"
+                ));
             }
         }
         None
@@ -88,7 +92,8 @@ impl World {
         }
         for node in self.nodes.values().filter(|node| !node.up && !node.drained) {
             for (principal, keys) in &node.had {
-                if let Some(kvno) = keys.keys().find(|kvno| self.realm.any_uses(principal, **kvno)) {
+                if let Some(kvno) = keys.keys().find(|kvno| self.realm.any_uses(principal, **kvno))
+                {
                     return Some(format!(
                         "kvno {kvno} of {principal} is in use, and {}, which is dead, had it",
                         node.name

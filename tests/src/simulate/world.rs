@@ -20,7 +20,7 @@ use super::{
     disk::{Disk, LeaseNote, Note, Queued},
     message::{ToAgent, ToBroker},
     node::{Node, Pod, PodNo},
-    plan::{Mishap, Millis, Plan, SECOND, Sabotage},
+    plan::{Millis, Mishap, Plan, SECOND, Sabotage},
     random::Random,
     realm::{Call, Realm},
     sim::{Answer, SlotId, Slots},
@@ -164,8 +164,9 @@ impl World {
         let sealer = Arc::new(Sealer::new(&master, Arc::new(SeededEntropy::new(2))));
         let mut random = random;
         let entropy = SeededEntropy::new(random.draw());
-        let service =
-            |n| format!("HTTP/web-{n}.tsfoo.svc.cluster.local@EXAMPLE.COM").parse().expect("a name");
+        let service = |n| {
+            format!("HTTP/web-{n}.tsfoo.svc.cluster.local@EXAMPLE.COM").parse().expect("a name")
+        };
         Self {
             now: 0,
             number: 0,
@@ -261,7 +262,10 @@ impl World {
     ///
     /// # Panics
     /// While the broker does not run: nothing of it runs then.
-    pub fn write<T>(&mut self, change: impl FnOnce(&mut Ledger, &mut Note, Now) -> T) -> (T, SlotId) {
+    pub fn write<T>(
+        &mut self,
+        change: impl FnOnce(&mut Ledger, &mut Note, Now) -> T,
+    ) -> (T, SlotId) {
         self.guard_clock();
         let now = self.broker_now();
         let mut note = Note::default();
@@ -392,7 +396,8 @@ fn note_records(ledger: &Ledger, puts: &[(Vec<u8>, Vec<u8>)], note: &mut Note) {
             }
             b'K' => {
                 let Some(zero) = name.iter().position(|byte| *byte == 0) else { continue };
-                let principal = std::str::from_utf8(&name[..zero]).ok().and_then(|n| n.parse().ok());
+                let principal =
+                    std::str::from_utf8(&name[..zero]).ok().and_then(|n| n.parse().ok());
                 let kvno = <[u8; 4]>::try_from(&name[zero + 1..]).ok().map(u32::from_be_bytes);
                 if let (Some(principal), Some(kvno)) = (principal, kvno) {
                     seen.insert((principal, Kvno(kvno)));

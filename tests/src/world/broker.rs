@@ -21,6 +21,8 @@ pub struct Settings {
     pub sessions: String,
     /// More lines of `[realm]`.
     pub realm: String,
+    /// `[keys]`.
+    pub keys: String,
     /// `[gate]`.
     pub gate: String,
     /// More lines of `[entitlements]`.
@@ -42,6 +44,7 @@ impl Default for Settings {
             realm: "service_max_life = \"10m\"\nclock_skew = \"5s\"\n\
                     acknowledge_within = \"3s\"\nkdc_propagation = \"5s\"\n"
                 .to_owned(),
+            keys: "rekey_min_interval = \"1ms\"\n".to_owned(),
             gate: "kdc = { per_second = 200 }\nkadmin = { per_second = 200 }\n".to_owned(),
             entitlements: "reload_every = \"100ms\"\n".to_owned(),
             leases: String::new(),
@@ -211,7 +214,7 @@ fn config(
          viewer_ca = {viewer}\nviewer_namespaces = {{ victor = [\"tsbar\"] }}\n\
          [realm]\nname = \"{name}\"\nkdcs = [{kdcs}]\nkadmin = \"{kadmin}\"\n\
          admin_keytab = {keytab}\naccounts = {accounts}\n{more_realm}\
-         [gate]\n{gate}\
+         [keys]\n{keys}[gate]\n{gate}\
          [entitlements]\ndir = {entitlements}\n{more_entitlements}\
          [pods]\nsource = \"file\"\ndir = {pods}\n{more_pods}\
          [store]\ndir = {store}\nmaster_key = {master}\n\
@@ -228,6 +231,7 @@ fn config(
         keytab = at(realm.admin_keytab()),
         accounts = at(dir.join("accounts")),
         more_realm = settings.realm,
+        keys = settings.keys,
         gate = settings.gate,
         entitlements = at(dir.join("entitlements")),
         more_entitlements = settings.entitlements,

@@ -11,23 +11,27 @@ pub mod api;
 pub mod broker;
 pub mod container;
 mod entitle;
+pub mod network;
 pub mod node;
 pub mod pki;
 pub mod pods;
 pub mod programs;
 mod refusal;
 pub mod see;
+pub mod swarm;
 
 use std::{
     fmt, fs, io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use self::{
     api::Api,
     broker::{Broker, Settings},
+    network::Network,
     node::Node,
     pki::Pki,
     pods::{Pod, Pods},
@@ -50,6 +54,13 @@ pub struct Account {
 pub const TSFOO: Account =
     Account { login: "tsfoo", uid: 61_234, more: "services: [HTTP, nfs]\nclient: true\n" };
 
+impl Account {
+    /// Whether the broker makes its keys: no administrator does.
+    pub fn is_managed(&self) -> bool {
+        self.more.contains("role_account: managed")
+    }
+}
+
 /// Everything that a story needs.
 pub struct World {
     // dropped in this order: agents before the broker, the broker before the realm
@@ -63,6 +74,8 @@ pub struct World {
     pub pods: Pods,
     /// The certificates.
     pub pki: Pki,
+    /// What joins the nodes to the broker, where that is not simply the machine.
+    network: Option<Arc<Network>>,
     memory: tempfile::TempDir,
     dir: tempfile::TempDir,
 }
@@ -80,6 +93,30 @@ impl World {
         options: realm::Options,
         settings: Settings,
     ) -> Result<Self, WorldError> {
+        Self::assemble(names, accounts, options, settings, None)
+    }
+
+    /// The same, with a network of the nodes' own: their cables can be pulled, and a node can
+    /// be frozen whole.
+    pub fn networked(
+        names: &[&str],
+        accounts: &[Account],
+        options: realm::Options,
+        mut settings: Settings,
+    ) -> Result<Self, WorldError> {
+        need_root()?;
+        let network = Network::new()?;
+        settings.listen = Some(network.listen()?);
+        Self::assemble(names, accounts, options, settings, Some(Arc::new(network)))
+    }
+
+    fn assemble(
+        names: &[&str],
+        accounts: &[Account],
+        options: realm::Options,
+        settings: Settings,
+        network: Option<Arc<Network>>,
+    ) -> Result<Self, WorldError> {
         need_root()?;
         let realm = Realm::with_options(options).map_err(|e| WorldError::new("the realm", e))?;
         let dir = private_dir("world-", None)?;
@@ -95,7 +132,7 @@ impl World {
             pods.namespace(account.login, &format!("ns-{}-1", account.login))?;
         }
         let broker = Broker::start(dir.path(), memory.path(), &realm, &pki, settings)?;
-        let mut world = Self { nodes: Vec::new(), broker, realm, pods, pki, memory, dir };
+        let mut world = Self { nodes: Vec::new(), broker, realm, pods, pki, network, memory, dir };
         for name in names {
             world.add_node(name)?;
         }
@@ -104,7 +141,8 @@ impl World {
 
     /// Adds a node with a running agent.
     pub fn add_node(&mut self, name: &str) -> Result<(), WorldError> {
-        let mut node = Node::make(&self.dir.path().join("nodes"), name, &self.pki)?;
+        let nodes = self.dir.path().join("nodes");
+        let mut node = Node::make(&nodes, name, &self.pki, self.network.clone())?;
         node.start_agent(&self.broker.address())?;
         self.nodes.push(node);
         Ok(())
@@ -146,8 +184,8 @@ impl World {
     }
 }
 
-/// Writes an account's entitlement into `dir/entitlements`, makes it in the realm, and puts its
-/// keytab into `dir/accounts`.
+/// Writes an account's entitlement into `dir/entitlements`; unless the broker makes its keys,
+/// makes it in the realm and puts its keytab into `dir/accounts`.
 ///
 /// # Errors
 /// When the realm refuses, or a file can't be written.
@@ -155,6 +193,9 @@ pub fn write_account(dir: &Path, realm: &Realm, account: &Account) -> Result<(),
     let login = account.login;
     let text = entitle::text(account);
     write(&dir.join("entitlements").join(format!("{login}.yaml")), &text)?;
+    if account.is_managed() {
+        return Ok(());
+    }
     let keytab = realm.add_role_account(login).map_err(|e| WorldError::new("an account", e))?;
     let place = dir.join("accounts").join(format!("{login}.keytab"));
     fs::copy(&keytab, &place).map_err(|e| WorldError::new("copying a keytab", e))?;

@@ -6,6 +6,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::Arc,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     WorldError, log_file, make_dir,
+    network::{Cable, Network},
     pki::{Pki, Subject},
     pods::Pod,
     programs::{driver, program},
@@ -30,6 +32,13 @@ pub struct Node {
     /// The process that keeps the namespaces.
     holder: Child,
     agent: Option<Child>,
+    plugged: Option<Plugged>,
+}
+
+/// A node's place in a network.
+struct Plugged {
+    network: Arc<Network>,
+    cable: Cable,
 }
 
 /// What the driver answered, and how it ended.
@@ -51,8 +60,14 @@ impl Answer {
 }
 
 impl Node {
-    /// Boots a node; no agent runs yet. It gets a certificate of its own.
-    pub fn make(dir: &Path, name: &str, pki: &Pki) -> Result<Self, WorldError> {
+    /// Boots a node; no agent runs yet. It gets a certificate of its own. With a network it is
+    /// a network namespace too, plugged into that; without, its network is the machine's.
+    pub fn make(
+        dir: &Path,
+        name: &str,
+        pki: &Pki,
+        network: Option<Arc<Network>>,
+    ) -> Result<Self, WorldError> {
         let dir = dir.join(name);
         make_dir(&dir.join("kubelet/pods"))?;
         let subject = format!("system:node:{name}");
@@ -68,8 +83,18 @@ impl Node {
             dir.join("kubelet"),
         );
         write(&dir.join("agent.template"), &text)?;
-        let holder = boot(&dir)?;
-        Ok(Self { name: name.to_owned(), dir, holder, agent: None })
+        let holder = boot(&dir, network.is_some())?;
+        let mut node = Self { name: name.to_owned(), dir, holder, agent: None, plugged: None };
+        if let Some(network) = network {
+            node.plug(network)?;
+        }
+        Ok(node)
+    }
+
+    fn plug(&mut self, network: Arc<Network>) -> Result<(), WorldError> {
+        let cable = network.plug(self.holder.id())?;
+        self.plugged = Some(Plugged { network, cable });
+        Ok(())
     }
 
     /// Its name.
@@ -80,8 +105,60 @@ impl Node {
     /// A command inside the node.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--mount=/proc/{}/ns/mnt", self.holder.id())).arg("--").arg(program);
+        let holder = self.holder.id();
+        command.arg(format!("--mount=/proc/{holder}/ns/mnt"));
+        if self.plugged.is_some() {
+            command.arg(format!("--net=/proc/{holder}/ns/net"));
+        }
+        command.arg("--").arg(program);
         command
+    }
+
+    /// The cable that joins it to its network.
+    ///
+    /// # Errors
+    /// When it was made without a network.
+    pub fn cable(&self) -> Result<&Cable, WorldError> {
+        let plugged = self.plugged.as_ref();
+        let none = || WorldError::new(format!("the cable of {}", self.name), "it has none");
+        plugged.map(|plugged| &plugged.cable).ok_or_else(none)
+    }
+
+    /// Stops every process of the node in its tracks, its pods' too. Needs a network.
+    ///
+    /// # Errors
+    /// When it was made without a network: then nothing tells its processes from others.
+    pub fn freeze(&self) -> Result<(), WorldError> {
+        // a second round for what was being started during the first
+        self.signal_all(Signal::STOP)?;
+        self.signal_all(Signal::STOP)
+    }
+
+    /// Lets all go on after [`Self::freeze`].
+    ///
+    /// # Errors
+    /// As for [`Self::freeze`].
+    pub fn thaw(&self) -> Result<(), WorldError> {
+        self.signal_all(Signal::CONT)
+    }
+
+    fn signal_all(&self, signal: Signal) -> Result<(), WorldError> {
+        self.cable()?;
+        let network_of = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+        let ours = network_of(&self.holder.id().to_string());
+        let gone = || WorldError::new(format!("the processes of {}", self.name), "it is off");
+        let ours = ours.ok_or_else(gone)?;
+        for entry in fs::read_dir("/proc")?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let pid = name.parse().ok().and_then(Pid::from_raw);
+            if let Some(pid) = pid
+                && network_of(&name).as_ref() == Some(&ours)
+            {
+                // it may have ended meanwhile
+                let _ = kill_process(pid, signal);
+            }
+        }
+        Ok(())
     }
 
     /// Starts the agent and waits until it listens for the driver.
@@ -110,7 +187,7 @@ impl Node {
     pub fn set_patience(&self, milliseconds: u32) -> Result<(), WorldError> {
         let template = self.dir.join("agent.template");
         let text = fs::read_to_string(&template)?;
-        write(&template, &text.replace("fill_ms = 20000", &format!("fill_ms = {milliseconds}")))
+        write(&template, &text.replace("fill = \"20s\"", &format!("fill = \"{milliseconds}ms\"")))
     }
 
     fn config(&self) -> PathBuf {
@@ -169,8 +246,11 @@ impl Node {
 
     /// Boots it again after [`Self::power_off`]; the agent is started by the caller.
     pub fn power_on(&mut self) -> Result<(), WorldError> {
-        self.holder = boot(&self.dir)?;
-        Ok(())
+        self.holder = boot(&self.dir, self.plugged.is_some())?;
+        match self.plugged.take() {
+            Some(Plugged { network, .. }) => self.plug(network),
+            None => Ok(()),
+        }
     }
 
     /// Kubelet's directory for the pod's volume.
@@ -255,12 +335,16 @@ fn answer(output: Output) -> Result<Answer, WorldError> {
     Ok(Answer { status, message, text: String::from_utf8_lossy(&said).trim().to_owned() })
 }
 
-/// A process in a mount namespace of its own, with its own `/run`.
-fn boot(dir: &Path) -> Result<Child, WorldError> {
+/// A process in a mount namespace of its own, with its own `/run`; and, if it is to be plugged
+/// into a network, in a network namespace of its own.
+fn boot(dir: &Path, apart: bool) -> Result<Child, WorldError> {
     let ready = dir.join("booted");
     let _ = fs::remove_file(&ready);
     let script = "mount --make-rshared / && mount -t tmpfs -o mode=755 tmpfs /run && : >\"$0\" && exec sleep infinity";
     let mut command = Command::new("unshare");
+    if apart {
+        command.arg("--net");
+    }
     command.args(["--mount", "--propagation", "private", "sh", "-c", script]).arg(&ready);
     let mut command = daemon::with_death_signal(&command);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file(dir, "boot")?);

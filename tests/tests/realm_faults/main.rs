@@ -20,7 +20,7 @@ fn impatient(options: realm::Options, settings: Settings) -> Result<World, World
     let account = Account { more: "services: [HTTP, nfs, ftp]\nclient: true\n", ..TSFOO };
     let mut world = World::build(&[], &[account], options, settings)?;
     world.pods.service("tsfoo", "web")?;
-    let node = Node::make(&world.dir().join("nodes"), "node-a", &world.pki)?;
+    let node = Node::make(&world.dir().join("nodes"), "node-a", &world.pki, None)?;
     node.set_patience(2_000)?;
     world.nodes.push(node);
     let address = world.broker.address();

@@ -7,7 +7,7 @@ use crate::{
     entitlement::{Grant, GrantedPrincipal, Limits},
     kdc::{Attributes, fake::FakeRealm},
     lease::{Holder, LeaseState},
-    session::{attach::Hello, hub::Hub},
+    session::{Cause, attach::Hello, hub::Hub},
     store::{
         committer::{Committer, Pace},
         memory::MemoryStore,
@@ -41,7 +41,7 @@ fn world() -> World {
     let book = Book::new(Ledger::new("test".into()), committer, sealer, clock.clone());
     let times = TicketTimes { life: Duration::from_secs(60), retry_after: Duration::from_secs(1) };
     let keytabs = AccountKeytabs::new(std::path::Path::new("/nonexistent"));
-    let tickets = Tickets::new(realm.clone(), keytabs, times, clock, entropy.clone());
+    let tickets = Tickets::new(realm.clone(), Arc::new(keytabs), times, clock, entropy.clone());
     let name = "EXAMPLE.COM".parse().unwrap();
     let pusher = Pusher::new(book.clone(), Arc::new(Hub::default()), Arc::new(tickets), name);
     let checked = Arc::new(AtomicBool::new(true));
@@ -64,7 +64,8 @@ impl World {
     /// A node attaches, and a pod on it is granted the service.
     fn admit(&self) -> LeaseId {
         let node: krb_proto::NodeName = "node-a".parse().unwrap();
-        let hello = Hello { boot_id: "b".into(), instance: "i".into(), generation: None };
+        let hello =
+            Hello { boot_id: "b".into(), instance: "i".into(), generation: None, key: None };
         let grant = Grant {
             account: "tsfoo".parse().unwrap(),
             uid: 1,
@@ -165,7 +166,9 @@ async fn a_lost_node_s_key_is_replaced_above_whatever_the_kdc_has_meanwhile() {
         world.book.now().wall,
     );
     world.realm.tamper(&world.service, changed);
-    world.book.note(|ledger, now| ledger.lose(&"node-a".parse().unwrap(), "lost", now.wall));
+    world
+        .book
+        .note(|ledger, now| ledger.lose(&"node-a".parse().unwrap(), &Cause::Silence, now.wall));
     world.walker.kick(&world.service);
     for _ in 0..500 {
         let state = world.book.read(|ledger| ledger.lease(&lease).unwrap().state);

@@ -14,7 +14,7 @@ use prost::Message;
 use super::{SEALED_IN, lease_id, wire};
 use crate::{
     clock::{Now, from_unix_millis},
-    entitlement::GrantedTicket,
+    entitlement::{AccountMode, GrantedTicket, Sharing},
     kdc::Attributes,
     keys::{
         Held, ManagedPrincipal, Phase, Recipient,
@@ -23,8 +23,8 @@ use crate::{
     },
     krb5::key::{Enctype, Key, Keyset},
     lease::{End, FileOwner, Holder, Lease, LeaseState},
-    ledger::{Account, Ledger, Pin},
-    session::{Session, SessionState},
+    ledger::{Account, Ledger, Pin, bans::Ban},
+    session::{Cause, KeyHash, LastLoss, Session, SessionState},
     store::seal::{Context, Sealer},
 };
 
@@ -53,7 +53,7 @@ pub fn read(
 ) -> Result<Ledger, Unreadable> {
     let mut ledger = Ledger::new(cluster);
     // Principals first, then their keysets, then who was given them.
-    for kinds in [b"PSANFR".as_slice(), b"K", b"DL"] {
+    for kinds in [b"PSANFRB".as_slice(), b"K", b"DL"] {
         for (key, value) in records {
             let Some((kind, name)) = key.split_first() else { continue };
             if kinds.contains(kind) {
@@ -97,6 +97,7 @@ fn one(
             };
             ledger.pins.insert(parse(name)?, pin);
         }
+        b'B' => drop(ledger.bans.insert(parse(name)?, ban(value)?)),
         b'R' => ledger.recovery = Some(String::from_utf8_lossy(value).into_owned()),
         _ => {
             let stored: wire::Finished = decode(value)?;
@@ -226,7 +227,9 @@ fn lease(name: &[u8], value: &[u8]) -> Read<Lease> {
         keytab_gid: stored.keytab_gid,
     };
     let ticket = |ticket: &wire::Ticket| -> Read<GrantedTicket> {
-        Ok(GrantedTicket { login: parsed(&ticket.login)?, client: parsed(&ticket.client)? })
+        let mode = if ticket.managed { AccountMode::Managed } else { AccountMode::Keytab };
+        let (login, client) = (parsed(&ticket.login)?, parsed(&ticket.client)?);
+        Ok(GrantedTicket { login, client, mode, sharing: sharing(ticket.sharing)? })
     };
     Ok(Lease {
         id: lease_id(name).ok_or("its key is no lease id")?,
@@ -261,7 +264,7 @@ fn session(name: &[u8], value: &[u8], now: Now) -> Read<Session> {
     Ok(Session {
         node: parse(name)?,
         generation: Generation(stored.generation),
-        boot_id: stored.boot_id,
+        boot_id: stored.boot_id.clone(),
         instance: String::new(),
         state: session_state(stored.state)?,
         last_heard: now.boot,
@@ -269,7 +272,36 @@ fn session(name: &[u8], value: &[u8], now: Now) -> Read<Session> {
         stored_wall: heard,
         stream: None,
         changes: VecDeque::new(),
+        key: if stored.key.is_empty() { None } else { Some(key_hash(&stored.key)?) },
+        last_loss: stored.lost_at.map(|at| last_loss(at, &stored)).transpose()?,
+        alerts: BTreeSet::new(),
+        braked: false,
+        brake_released: false,
     })
+}
+
+fn last_loss(at: u64, stored: &wire::Session) -> Read<LastLoss> {
+    let by = || stored.lost_by.clone();
+    let cause = match stored.lost_cause {
+        1 => Cause::Silence,
+        2 => Cause::NodeDeleted,
+        3 => Cause::LeaseTtl,
+        4 => Cause::Evicted { by: by() },
+        5 => Cause::Banned { by: by() },
+        6 => Cause::StoreWentBack,
+        other => return Err(format!("the cause {other} of a loss is not known")),
+    };
+    Ok(LastLoss { at: from_unix_millis(at), cause })
+}
+
+fn ban(value: &[u8]) -> Read<Ban> {
+    let stored: wire::Ban = decode(value)?;
+    let keys = stored.keys.iter().map(|key| key_hash(key)).collect::<Read<_>>()?;
+    Ok(Ban { keys, by: stored.by, reason: stored.reason, at: from_unix_millis(stored.at) })
+}
+
+fn key_hash(bytes: &[u8]) -> Read<KeyHash> {
+    bytes.try_into().map(KeyHash).map_err(|_| "the hash of a key is not 32 bytes".to_owned())
 }
 
 fn decode<M: Message + Default>(value: &[u8]) -> Read<M> {
@@ -292,6 +324,15 @@ fn split(name: &[u8]) -> Read<(Principal, &[u8])> {
 fn number(bytes: &[u8]) -> Read<u32> {
     let bytes: [u8; 4] = bytes.try_into().map_err(|_| "its key has no kvno")?;
     Ok(u32::from_be_bytes(bytes))
+}
+
+fn sharing(sharing: u32) -> Read<Sharing> {
+    Ok(match sharing {
+        0 => Sharing::Principal,
+        1 => Sharing::Node,
+        2 => Sharing::Pod,
+        _ => return Err(format!("the sharing {sharing} is not known")),
+    })
 }
 
 fn lease_state(state: u32) -> Read<LeaseState> {

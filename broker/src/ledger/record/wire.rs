@@ -48,6 +48,11 @@ pub struct Ticket {
     pub login: String,
     #[prost(string, tag = "2")]
     pub client: String,
+    #[prost(bool, tag = "3")]
+    pub managed: bool,
+    /// 0 principal, 1 node, 2 pod.
+    #[prost(uint32, tag = "4")]
+    pub sharing: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -76,6 +81,29 @@ pub struct Session {
     pub state: u32,
     #[prost(uint64, tag = "4")]
     pub last_heard: u64,
+    /// When it was last lost, milliseconds since 1970.
+    #[prost(uint64, optional, tag = "5")]
+    pub lost_at: Option<u64>,
+    #[prost(uint32, tag = "6")]
+    pub lost_cause: u32,
+    /// The operator whose act it was, where it was one's.
+    #[prost(string, tag = "7")]
+    pub lost_by: String,
+    /// The SHA-256 of the public key that it last attached with.
+    #[prost(bytes = "vec", tag = "8")]
+    pub key: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Ban {
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub keys: Vec<Vec<u8>>,
+    #[prost(string, tag = "2")]
+    pub by: String,
+    #[prost(string, tag = "3")]
+    pub reason: String,
+    #[prost(uint64, tag = "4")]
+    pub at: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]

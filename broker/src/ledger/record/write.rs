@@ -5,6 +5,7 @@ use prost::Message;
 use super::{SEALED_IN, wire};
 use crate::{
     clock::unix_millis,
+    entitlement::{AccountMode, Sharing},
     keys::{
         Held, ManagedPrincipal, Phase,
         due::{Debt, Kind},
@@ -13,7 +14,7 @@ use crate::{
     krb5::key::Key,
     lease::{End, Lease, LeaseState},
     ledger::{Ledger, Touched},
-    session::SessionState,
+    session::{Cause, Session, SessionState},
     store::seal::{Context, Sealer},
 };
 
@@ -21,15 +22,9 @@ use crate::{
 pub fn value(ledger: &Ledger, touched: &Touched, sealer: &Sealer) -> Option<Vec<u8>> {
     match touched {
         Touched::Lease(id) => ledger.leases.get(id).map(|lease| of_lease(lease).encode_to_vec()),
-        Touched::Session(node) => ledger.sessions.get(node).map(|session| {
-            let session = wire::Session {
-                generation: session.generation.0,
-                boot_id: session.boot_id.clone(),
-                state: session_state(session.state),
-                last_heard: unix_millis(session.stored_wall),
-            };
-            session.encode_to_vec()
-        }),
+        Touched::Session(node) => {
+            ledger.sessions.get(node).map(|session| of_session(session).encode_to_vec())
+        }
         Touched::Principal(name) => {
             ledger.principals.get(name).map(|managed| of_principal(managed).encode_to_vec())
         }
@@ -58,7 +53,42 @@ pub fn value(ledger: &Ledger, touched: &Touched, sealer: &Sealer) -> Option<Vec<
             .finished
             .get(uid)
             .map(|at| wire::Finished { at: unix_millis(*at) }.encode_to_vec()),
+        Touched::Ban(node) => ledger.bans.get(node).map(|ban| {
+            let ban = wire::Ban {
+                keys: ban.keys.iter().map(|key| key.0.to_vec()).collect(),
+                by: ban.by.clone(),
+                reason: ban.reason.clone(),
+                at: unix_millis(ban.at),
+            };
+            ban.encode_to_vec()
+        }),
         Touched::Recovery => ledger.recovery.as_ref().map(|why| why.clone().into_bytes()),
+    }
+}
+
+fn of_session(session: &Session) -> wire::Session {
+    let loss = session.last_loss.as_ref();
+    let (lost_cause, lost_by) = loss.map(|loss| cause(&loss.cause)).unwrap_or_default();
+    wire::Session {
+        generation: session.generation.0,
+        boot_id: session.boot_id.clone(),
+        state: session_state(session.state),
+        last_heard: unix_millis(session.stored_wall),
+        lost_at: loss.map(|loss| unix_millis(loss.at)),
+        lost_cause,
+        lost_by,
+        key: session.key.map(|key| key.0.to_vec()).unwrap_or_default(),
+    }
+}
+
+fn cause(cause: &Cause) -> (u32, String) {
+    match cause {
+        Cause::Silence => (1, String::new()),
+        Cause::NodeDeleted => (2, String::new()),
+        Cause::LeaseTtl => (3, String::new()),
+        Cause::Evicted { by } => (4, by.clone()),
+        Cause::Banned { by } => (5, by.clone()),
+        Cause::StoreWentBack => (6, String::new()),
     }
 }
 
@@ -83,6 +113,8 @@ fn of_lease(lease: &Lease) -> wire::Lease {
             .map(|ticket| wire::Ticket {
                 login: ticket.login.to_string(),
                 client: ticket.client.to_string(),
+                managed: ticket.mode == AccountMode::Managed,
+                sharing: sharing(ticket.sharing),
             })
             .collect(),
         state: lease_state(lease.state),
@@ -176,6 +208,14 @@ fn of_keyset(managed: &ManagedPrincipal, held: &Held, sealer: &Sealer) -> wire::
         since: unix_millis(held.since),
         retired_at: held.retired_at.map(unix_millis),
         missed: held.missed,
+    }
+}
+
+fn sharing(sharing: Sharing) -> u32 {
+    match sharing {
+        Sharing::Principal => 0,
+        Sharing::Node => 1,
+        Sharing::Pod => 2,
     }
 }
 

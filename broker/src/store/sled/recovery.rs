@@ -8,8 +8,8 @@
 
 use super::{
     super::{
-        Recovery, StoreError,
-        directory::{Directory, HighWater, Mark},
+        Mark, Recovery, StoreError,
+        directory::{Directory, HighWater},
         envelope::Envelopes,
         seal::MasterKey,
         snapshot::{self, Contents, Unreadable},
@@ -41,9 +41,10 @@ pub(super) struct Opened {
 
 impl Opener<'_> {
     /// Opens the database, makes a new one where none has ever been, or recovers.
-    pub fn open(&self, high_water: &mut HighWater) -> Result<Opened, StoreError> {
-        let known = high_water.read();
-        let existed = self.directory.has_existed()?;
+    /// What the second place knows, `elsewhere`, counts as what the mark here says.
+    pub fn open(&self, high_water: &mut HighWater, elsewhere: Mark) -> Result<Opened, StoreError> {
+        let known = high_water.read().later(elsewhere);
+        let existed = self.directory.has_existed()? || elsewhere.sequence > 0;
         let opened = match self.engine_and_meta(existed) {
             Ok((engine, Some(meta))) => self.judge(engine, meta, known)?,
             Ok((engine, None)) => self.begin(engine)?,
@@ -101,7 +102,7 @@ impl Opener<'_> {
                 moved_to: None,
             };
             let mark =
-                Mark { sequence: known.sequence, audit_head: audit_head.max(known.audit_head) };
+                Mark { sequence: known.sequence, audit_head: audit_head.later(known.audit_head) };
             return Ok(Opened { engine, mark, recovery: Some(recovery) });
         }
         let recovery = meta.recovered_from.map(|taken_at| Recovery {
@@ -111,7 +112,7 @@ impl Opener<'_> {
             high_water: sequence,
             moved_to: None,
         });
-        Ok(Opened { engine, mark: meta.mark, recovery })
+        Ok(Opened { engine, mark: meta.mark.later(known), recovery })
     }
 
     /// A new store: its first batch is its own record.
@@ -140,7 +141,7 @@ impl Opener<'_> {
         engine.write(batch).map_err(lost)?;
         let mark = Mark {
             sequence: reach.sequence.max(known.sequence),
-            audit_head: reach.audit_head.max(known.audit_head),
+            audit_head: reach.audit_head.later(known.audit_head),
         };
         let recovered_from = Some(reach.taken_at);
         let meta_mark = Mark { sequence: reach.sequence, ..mark };

@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::{super::contract, *};
-use crate::clock::{SeededEntropy, SystemEntropy, TestClock};
+use crate::{
+    audit::{Head, Mac},
+    clock::{SeededEntropy, SystemEntropy, TestClock},
+};
 
 /// A store's directory, and the master key it is opened with.
 struct World {
@@ -60,9 +63,13 @@ impl World {
     }
 }
 
+fn head(seq: u64) -> Head {
+    Head { seq, mac: Mac([7; 16]) }
+}
+
 fn hundred(commit: u8) -> Batch {
     let record = |n: u8| (vec![b'k', commit, n], vec![commit ^ n; 200]);
-    Batch { puts: (0..100).map(record).collect(), audit_head: commit.into(), deletes: vec![] }
+    Batch { puts: (0..100).map(record).collect(), audit_head: head(commit.into()), deletes: vec![] }
 }
 
 fn put(key: &[u8]) -> Batch {
@@ -130,7 +137,7 @@ fn a_missing_database_is_replaced_from_the_snapshot_and_says_so_until_a_commit()
         assert_eq!((recovery.sequence, recovery.high_water), (2, 3));
         assert_eq!(recovery.snapshot_time, Some(world.clock.now().wall));
         assert_eq!(loaded.sequence, 3, "no number is used twice");
-        assert_eq!(loaded.audit_head, 2);
+        assert_eq!(loaded.audit_head, head(2));
     }
     assert_eq!(world.open().commit(&put(b"a")).unwrap(), 4);
     assert_eq!(world.open().load().unwrap().recovery, None);

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::clock::SeededEntropy;
+use crate::{audit::Mac, clock::SeededEntropy};
 
 fn master(seed: u64) -> MasterKey {
     MasterKey::random(&SeededEntropy::new(seed))
@@ -13,13 +13,17 @@ fn at(seconds: u64) -> SystemTime {
     from_unix_millis(seconds * 1_000)
 }
 
+fn mark(sequence: u64) -> Mark {
+    Mark { sequence, audit_head: Head { seq: 5, mac: Mac([6; 16]) } }
+}
+
 fn write(directory: &Path, records: u32, sequence: u64) -> Reach {
     let entropy = SeededEntropy::new(sequence);
     let mut writer = Writer::begin(directory, &master(1), &entropy, at(sequence)).unwrap();
     for n in 0..records {
         writer.put(&n.to_be_bytes(), &vec![n as u8; 500]).unwrap();
     }
-    writer.finish(sequence, 5).unwrap()
+    writer.finish(mark(sequence)).unwrap()
 }
 
 #[test]
@@ -32,8 +36,9 @@ fn what_was_written_is_read_in_order_of_its_operations() {
     writer.put(b"a", b"2").unwrap();
     writer.delete(b"b").unwrap();
     writer.delete(b"never there").unwrap();
-    let reach = writer.finish(7, 3).unwrap();
-    assert_eq!(reach, Reach { taken_at: at(9), sequence: 7, audit_head: 3 });
+    let reach = writer.finish(mark(7)).unwrap();
+    let Mark { sequence, audit_head } = mark(7);
+    assert_eq!(reach, Reach { taken_at: at(9), sequence, audit_head });
     let contents = read(&newest(temp.path()), &master(1)).unwrap();
     assert_eq!(contents.reach, reach);
     assert_eq!(contents.records, BTreeMap::from([(b"a".to_vec(), b"2".to_vec())]));

@@ -1,0 +1,158 @@
+//! What a revocation would do: what is hit, who shares it, what breaks, and until when what was
+//! handed out stays usable.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
+
+use krb_proto::{Kvno, LeaseId, Principal};
+
+use super::{Revocation, Target};
+use crate::{
+    keys::{
+        ManagedPrincipal,
+        due::{Begins, Kind},
+        walk::WalkRules,
+    },
+    ledger::{Ledger, revoking::How},
+};
+
+/// What would be done.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Plan {
+    /// The leases that end.
+    pub leases: Vec<PlannedLease>,
+    /// The principals whose keys are replaced, or that are switched off.
+    pub principals: Vec<PlannedPrincipal>,
+}
+
+/// A lease that would end.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PlannedLease {
+    /// Which.
+    pub lease: LeaseId,
+    /// Until when tickets that it was given can be used, whatever is done.
+    pub tickets_until: Option<SystemTime>,
+}
+
+/// A principal that would be touched.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PlannedPrincipal {
+    /// Which.
+    pub principal: Principal,
+    /// The numbers that would be burnt.
+    pub burnt: Vec<Kvno>,
+    /// Live leases that have it too, and go on.
+    pub sharers: Vec<LeaseId>,
+    /// When its replacement begins.
+    pub begins: Begins,
+    /// What breaks for the sharers and for clients, in a sentence; empty: nothing.
+    pub breaks: String,
+    /// Until when the burnt numbers are usable, if every sharer answers in time.
+    pub usable_until: SystemTime,
+}
+
+/// The plan of a revocation that would begin now.
+pub fn of(ledger: &Ledger, asked: &Revocation, now: SystemTime, rules: &WalkRules) -> Plan {
+    let leases = asked.target.leases(ledger);
+    let ended: BTreeSet<LeaseId> = leases.iter().copied().collect();
+    let named = leases.iter().filter_map(|id| ledger.lease(id));
+    let mut principals: BTreeSet<Principal> =
+        named.flat_map(|lease| lease.principals.iter().cloned()).collect();
+    principals.extend(asked.target.principals(ledger));
+    let planned = |id: &LeaseId| PlannedLease {
+        lease: *id,
+        tickets_until: ledger.lease(id).and_then(|lease| ledger.latest_endtime(lease)),
+    };
+    let touched = |name: &Principal| {
+        let managed = ledger.principal(name)?;
+        Some(touched(ledger, managed, asked, &ended, now, rules))
+    };
+    Plan {
+        leases: leases.iter().map(planned).collect(),
+        principals: principals.iter().filter_map(touched).collect(),
+    }
+}
+
+fn touched(
+    ledger: &Ledger,
+    managed: &ManagedPrincipal,
+    asked: &Revocation,
+    ended: &BTreeSet<LeaseId>,
+    now: SystemTime,
+    rules: &WalkRules,
+) -> PlannedPrincipal {
+    let principal = &managed.principal;
+    let mut sharers = ledger.active_with(principal);
+    sharers.retain(|id| !ended.contains(id));
+    let mut as_asked = managed.clone();
+    as_asked.debt.ahead |= asked.ahead;
+    let begins = as_asked.begins(Kind::Revocation, now, &rules.times);
+    PlannedPrincipal {
+        principal: principal.clone(),
+        burnt: burnt(ledger, managed, asked, ended),
+        breaks: breaks(managed, asked.how, sharers.len(), begins),
+        usable_until: usable_until(managed, asked.how, begins, now, rules),
+        sharers,
+        begins,
+    }
+}
+
+/// Every number up to the highest that anybody who loses it was given.
+fn burnt(
+    ledger: &Ledger,
+    managed: &ManagedPrincipal,
+    asked: &Revocation,
+    ended: &BTreeSet<LeaseId>,
+) -> Vec<Kvno> {
+    let name = &managed.principal;
+    let nodes = ended.iter().filter_map(|id| ledger.lease(id)).map(|lease| &lease.holder.node);
+    let of_leases = nodes.filter_map(|node| ledger.given_to(name, node)).max();
+    let highest = match &asked.target {
+        Target::Node(node) => of_leases.max(ledger.given_to(name, node)),
+        Target::Principal(target) if target == name => of_leases.max(ledger.highest_outside(name)),
+        _ => of_leases,
+    };
+    let numbers = managed.keysets.keys().copied();
+    numbers.filter(|kvno| highest.is_some_and(|highest| *kvno <= highest)).collect()
+}
+
+fn breaks(managed: &ManagedPrincipal, how: How, sharers: usize, begins: Begins) -> String {
+    let mut parts = Vec::new();
+    match how {
+        How::Overlap => {}
+        How::Now => parts.push(format!(
+            "clients with tickets under the burnt numbers are refused by {sharers} other holders \
+             until they get new ones"
+        )),
+        How::Disable => parts.push(format!(
+            "nobody gets tickets for {}, and {sharers} other holders lose its keys, until an \
+             operator switches it on",
+            managed.principal
+        )),
+    }
+    if let Begins::AfterDropping(kvno) = begins {
+        parts.push(format!("tickets under kvno {kvno} are refused before they end"));
+    }
+    parts.join("; ")
+}
+
+fn usable_until(
+    managed: &ManagedPrincipal,
+    how: How,
+    begins: Begins,
+    now: SystemTime,
+    rules: &WalkRules,
+) -> SystemTime {
+    let begin = match begins {
+        Begins::At(at) => at,
+        Begins::Now | Begins::AfterDropping(_) => now,
+    };
+    let times = &rules.times;
+    let handing_out = match how {
+        How::Disable => Duration::ZERO,
+        How::Overlap | How::Now => times.acknowledge_within,
+    };
+    begin + handing_out + managed.attributes.max_life + 2 * times.clock_skew
+}
