@@ -9,7 +9,7 @@ use std::{
 use krb_broker::{
     clock::Now,
     entitlement::{Grant, GrantedPrincipal, Limits},
-    keys::propagation::Setting,
+    keys::{propagation::Setting, standing::Off},
     krb5::key::Keyset,
     lease::{Holder, Lease},
     ledger::{Acknowledged, Ledger},
@@ -69,6 +69,8 @@ pub struct Walk {
     pub made: Option<(Kvno, bool)>,
     /// What was set by this process.
     pub set: Option<Setting>,
+    /// How this process switched the principal off.
+    pub off: Option<(Off, Setting)>,
     /// Who was pushed what, on which stream, and when.
     pub pushed: HashMap<(Awaited, LeaseId, StreamId), SystemTime>,
 }
