@@ -118,9 +118,7 @@ impl Book {
         }
         let mut lines = Lines::new();
         let changed = change(&mut ledger, &mut lines, self.0.clock.now());
-        Ok(Submitted(changed.map(|outcome| {
-            (outcome, self.submit(&mut ledger, lines, kind))
-        })))
+        Ok(Submitted(changed.map(|outcome| (outcome, self.submit(&mut ledger, lines, kind)))))
     }
 
     fn submit(&self, ledger: &mut Ledger, lines: Lines, kind: Kind) -> Ack {
