@@ -3,7 +3,7 @@
 use std::fs;
 
 use krb_tests::{
-    torture::check::{Volume, compare, unrest},
+    torture::check::{Has, Volume, compare, unrest},
     world::{World, wait_for},
 };
 
@@ -17,9 +17,9 @@ async fn what_the_kdc_the_store_and_a_keytab_do_not_agree_on_is_found() -> Story
     world.pods.service("tsfoo", "web")?;
     let (node, pod) = (&world.nodes[0], &world.pod("web-0", "node-a")?);
     let operator = world.operator().await?;
-    let volumes = [Volume { node, pod, is_mounted: true }];
+    let volumes = [Volume { node, pod, has: Has::Lease }];
     let waits = unrest(&operator, &volumes).await?.expect("a lease that is not there");
-    assert!(waits.starts_with("web-0 is mounted"), "{waits}");
+    assert!(waits.starts_with("web-0: Lease"), "{waits}");
     assert_eq!(compare(&world, &volumes).await?.lost, ["web-0 has no live lease"]);
 
     assert!(node.mount(pod)?.is_success());
@@ -39,12 +39,14 @@ async fn what_the_kdc_the_store_and_a_keytab_do_not_agree_on_is_found() -> Story
     world.realm.kadmin_local(&["setstr", SERVICE, "nothing", "changes"])?;
     assert!(compare(&world, &volumes).await?.differences.is_empty());
     world.realm.kadmin_local(&["cpw", "-randkey", SERVICE])?;
-    let [key] = &compare(&world, &volumes).await?.differences[..] else { panic!("one") };
+    let found = compare(&world, &volumes).await?.differences;
+    let [key, number] = &found[..] else { panic!("{found:?}") };
     assert!(key.contains("is not the KDC's") && key.ends_with("[Some(2), Some(3)]"), "{key}");
+    assert!(number.contains("the KDC Some((3, "), "{number}");
 
     assert!(node.unmount(pod)?.is_success());
     let released = tokio::runtime::Handle::current();
-    let gone = [Volume { node, pod, is_mounted: false }];
+    let gone = [Volume { node, pod, has: Has::Nothing }];
     wait_for("its lease to go", || {
         let asked = tokio::task::block_in_place(|| released.block_on(unrest(&operator, &gone)));
         asked.ok()?.is_none().then_some(())

@@ -153,7 +153,7 @@ impl Comparer {
         tracing::error!(%principal, drift, "a key was changed behind the broker's back");
         let found = self.admin.inspect(principal).await.ok().flatten().and_then(|s| s.kvno);
         self.book
-            .commit(|ledger, lines, _| {
+            .commit_essential(|ledger, lines, _| {
                 if let Some(found) = found.filter(|found| *found > held) {
                     ledger.seen_at_kdc(principal, found);
                 }

@@ -334,7 +334,7 @@ impl Walker {
         let rules = &self.0.rules;
         self.0
             .book
-            .commit_if(|ledger, lines, now| {
+            .commit_essential_if(|ledger, lines, now| {
                 let kind = ledger.due(principal, now.wall, rules);
                 let still = ledger.next_step(principal, now.wall, rules).is_same(step);
                 still.then(|| {

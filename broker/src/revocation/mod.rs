@@ -134,7 +134,7 @@ impl Revoker {
         let rules = self.walker.rules();
         let (plan, hit) =
             self.book
-                .commit(|ledger, lines, now| {
+                .commit_essential(|ledger, lines, now| {
                     let plan = plan::of(ledger, asked, now.wall, rules);
                     let detail = format!("{} ({:?}): {}", asked.target, asked.how, asked.reason);
                     let line = Record::new(Event::RevocationAsked, asked.by.clone());
@@ -156,7 +156,7 @@ impl Revoker {
             .book
             .read(|ledger| hit.leases.iter().filter_map(|id| ledger.lease(id).cloned()).collect());
         for lease in &ended {
-            lease.tickets.iter().for_each(|ticket| self.tickets.forget(&ticket.login));
+            self.tickets.forget_for(lease);
             self.pusher.wipe(lease, "REVOKED");
         }
         hit.principals.iter().for_each(|principal| self.walker.kick(principal));

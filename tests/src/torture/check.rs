@@ -6,22 +6,46 @@ use std::{
 };
 
 use krb_broker::krb5::keytab::{self, KeytabEntry};
-use krb_proto::v1::{GetStatusRequest, Lease, LeaseState, ListLeasesRequest};
+use krb_proto::v1::{
+    GetStatusRequest, Lease, LeaseState, ListLeasesRequest, ListPrincipalsRequest, Principal,
+};
 
 use crate::{
     realm::{Realm, RealmError},
     world::{TSFOO, World, WorldError, api::Api, node::Node, pods::Pod},
 };
 
-/// A pod's volume as its kubelet sees it.
+/// A pod's volume as its kubelet and the operators see it.
 #[derive(Clone, Copy)]
 pub struct Volume<'a> {
     /// Where the pod is.
     pub node: &'a Node,
     /// The pod; one of TSFOO's.
     pub pod: &'a Pod,
-    /// Whether its mount has succeeded, and no unmount was asked for since.
-    pub is_mounted: bool,
+    /// What is to be there.
+    pub has: Has,
+}
+
+/// What a volume is to have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Has {
+    /// Nothing: it is not mounted, or no longer.
+    Nothing,
+    /// A live lease and its files: its mount has succeeded.
+    Lease,
+    /// Nothing but a mount: an operator took the lease away. An agent that was fenced after
+    /// that has asked for another.
+    MayBeRevoked,
+}
+
+impl Has {
+    fn fits(self, live: &[LeaseState]) -> bool {
+        match self {
+            Self::Nothing => live.is_empty(),
+            Self::Lease => *live == [LeaseState::Active],
+            Self::MayBeRevoked => matches!(live, [] | [LeaseState::Active]),
+        }
+    }
 }
 
 /// What is not as it must be.
@@ -45,13 +69,11 @@ type KeysOf = BTreeMap<String, Keysets>;
 /// When the broker does not answer.
 pub async fn unrest(api: &Api, volumes: &[Volume<'_>]) -> Result<Option<String>, tonic::Status> {
     let leases = live_leases(api).await?;
-    for Volume { pod, is_mounted, .. } in volumes {
+    for Volume { pod, has, .. } in volumes {
         let of_pod = leases.iter().filter(|lease| is_of(lease, pod));
         let states: Vec<LeaseState> = of_pod.map(Lease::state).collect();
-        let expected: &[LeaseState] = if *is_mounted { &[LeaseState::Active] } else { &[] };
-        if states != expected {
-            let mounted = if *is_mounted { "is mounted" } else { "is not mounted" };
-            return Ok(Some(format!("{} {mounted}, its live leases are {states:?}", pod.name)));
+        if !has.fits(&states) {
+            return Ok(Some(format!("{}: {has:?}, and its leases are {states:?}", pod.name)));
         }
     }
     let status = api.status().get_status(GetStatusRequest {}).await?.into_inner();
@@ -68,13 +90,19 @@ pub async fn compare(world: &World, volumes: &[Volume<'_>]) -> Result<Findings, 
     let leases = live_leases(&api).await.map_err(|e| WorldError::new("listing leases", e))?;
     let at_kdc = keys_at_kdc(&world.realm)?;
     let mut findings = Findings::default();
-    for volume in volumes.iter().filter(|volume| volume.is_mounted) {
+    for volume in volumes {
         let is_active = |lease: &&Lease| lease.state() == LeaseState::Active;
-        match leases.iter().filter(is_active).find(|lease| is_of(lease, volume.pod)) {
-            Some(lease) => findings.of_volume(volume, lease, &at_kdc),
-            None => findings.lost.push(format!("{} has no live lease", volume.pod.name)),
+        match (leases.iter().filter(is_active).find(|lease| is_of(lease, volume.pod)), volume.has) {
+            (Some(lease), Has::Lease | Has::MayBeRevoked) => {
+                findings.of_volume(volume, lease, &at_kdc);
+            }
+            (None, Has::Lease) => {
+                findings.lost.push(format!("{} has no live lease", volume.pod.name));
+            }
+            (_, Has::Nothing | Has::MayBeRevoked) => findings.of_leftovers(volume),
         }
     }
+    findings.of_principals(&principals(&api).await?, &at_kdc);
     Ok(findings)
 }
 
@@ -83,6 +111,33 @@ impl Findings {
     pub(super) fn add(&mut self, more: Self) {
         self.lost.extend(more.lost);
         self.differences.extend(more.differences);
+    }
+
+    /// What has no lease has no keys.
+    fn of_leftovers(&mut self, volume: &Volume<'_>) {
+        let Volume { node, pod, .. } = volume;
+        for place in ["keytabs", "tickets"] {
+            if node.read(pod, &format!("{place}/{}", TSFOO.login)).is_some() {
+                self.differences.push(format!("{} has {place} without a lease", pod.name));
+            }
+        }
+    }
+
+    /// What the store takes for a principal's key is the KDC's, and neither knows others.
+    fn of_principals(&mut self, in_store: &[Principal], at_kdc: &KeysOf) {
+        for known in in_store {
+            let newest = known.keysets.last().map(|keys| (keys.kvno, keys.phase.as_str()));
+            let at_kdc = at_kdc.get(&known.principal).and_then(|sets| sets.last_key_value());
+            let at_kdc = at_kdc.map(|(kvno, _)| (*kvno, "Current"));
+            if newest != at_kdc {
+                let what = format!("the store has {newest:?}, the KDC {at_kdc:?}");
+                self.differences.push(format!("{}: {what}", known.principal));
+            }
+        }
+        let is_known = |name: &&String| in_store.iter().any(|known| known.principal == **name);
+        for name in at_kdc.keys().filter(|name| !is_known(name)) {
+            self.differences.push(format!("{name}: the KDC has it, the store does not"));
+        }
     }
 
     fn of_volume(&mut self, volume: &Volume<'_>, lease: &Lease, at_kdc: &KeysOf) {
@@ -127,6 +182,12 @@ fn difference(mounted: &Keysets, in_store: &[u32], at_kdc: Option<&Keysets>) -> 
 
 fn is_of(lease: &Lease, pod: &Pod) -> bool {
     lease.pod.as_ref().is_some_and(|its| its.uid == pod.uid)
+}
+
+async fn principals(api: &Api) -> Result<Vec<Principal>, WorldError> {
+    let request = ListPrincipalsRequest { page_size: 1_000, ..Default::default() };
+    let listed = api.principals().list_principals(request).await;
+    Ok(listed.map_err(|e| WorldError::new("listing principals", e))?.into_inner().principals)
 }
 
 async fn live_leases(api: &Api) -> Result<Vec<Lease>, tonic::Status> {

@@ -2,14 +2,16 @@
 //! acknowledged is lost, and the KDC, the store and the mounted keytabs agree once all is quiet.
 //!
 //! Nodes with real agents mount and unmount pods that share services; their agents stop for a
-//! while or die, so that nodes are lost and keys replaced. Meanwhile the broker is killed: at
-//! any moment, right after a step of a walk, or while it starts.
+//! while or die, so that nodes are lost and keys replaced; operators ask for new keys and take
+//! leases away. Meanwhile the broker is killed: at any moment, right after a step of a walk, or
+//! while it starts.
 //!
 //! A seed decides what is asked for and when; what it meets depends on the machine too.
 
 mod chance;
 pub mod check;
 mod moment;
+mod operator;
 mod place;
 
 use std::{
@@ -82,10 +84,10 @@ impl Verdict {
 
     /// What the broker was killed under: without load the verdict means little.
     pub fn load(&self) -> String {
-        let Counts { mounts, unmounts, accidents, refused } = &self.load;
+        let Counts { mounts, unmounts, accidents, revocations, refused } = &self.load;
         let refused: u64 = refused.values().sum();
         format!(
-            "{mounts} mounts ({refused} more refused), {unmounts} unmounts, {accidents} accidents of agents, {} rekeys",
+            "{mounts} mounts ({refused} more refused), {unmounts} unmounts, {accidents} accidents of agents, {revocations} revocations, {} new keys in use",
             self.rekeys
         )
     }
@@ -203,8 +205,22 @@ impl Run<'_> {
         SystemClock.now().boot.since(self.began)
     }
 
+    /// Has an operator do something.
+    fn operate(&mut self) -> Result<(), WorldError> {
+        // agents that have just come back have their hands full
+        pause(self.chance.span(0, 400));
+        let first = self.chance.below(self.places.len());
+        let (before, after) = self.places.split_at(first);
+        let mut place = after.iter().chain(before).find_map(|place| place.try_lock().ok());
+        self.runtime.block_on(async {
+            let api = self.world.operator().await?;
+            operator::act(&api, &self.chance, place.as_deref_mut()).await
+        })
+    }
+
     /// Kills the broker, some times once more while it starts, and starts it again.
     fn strike(&mut self) -> Result<(), WorldError> {
+        self.operate()?;
         self.moments.wait(&self.chance)?;
         let acknowledged = self.acknowledged.all();
         self.world.broker.kill();

@@ -9,7 +9,10 @@ use std::{
 use krb_broker::clock::{Boottime, Clock as _, SystemClock};
 use rustix::process::Signal;
 
-use super::{chance::Chance, check::Volume};
+use super::{
+    chance::Chance,
+    check::{Has, Volume},
+};
 use crate::world::{WorldError, node::Node, pause, pods::Pod};
 
 /// More than three agents a minute under one name are made to wait.
@@ -34,10 +37,10 @@ impl Acknowledged {
     }
 }
 
-/// A pod of the node, and whether its volume is mounted.
+/// A pod of the node, and what its volume has.
 struct Slot {
     pod: Pod,
-    is_mounted: bool,
+    has: Has,
 }
 
 /// What happened on a node.
@@ -46,6 +49,7 @@ pub(super) struct Counts {
     pub(super) mounts: u64,
     pub(super) unmounts: u64,
     pub(super) accidents: u64,
+    pub(super) revocations: u64,
     /// Mounts that were refused, by what the pod's owner would read.
     pub(super) refused: BTreeMap<String, u64>,
 }
@@ -56,6 +60,7 @@ impl Counts {
         self.mounts += other.mounts;
         self.unmounts += other.unmounts;
         self.accidents += other.accidents;
+        self.revocations += other.revocations;
         for (said, times) in &other.refused {
             *self.refused.entry(said.clone()).or_default() += times;
         }
@@ -80,7 +85,7 @@ impl Place {
         chance: Chance,
         acknowledged: Acknowledged,
     ) -> Self {
-        let slots = pods.into_iter().map(|pod| Slot { pod, is_mounted: false }).collect();
+        let slots = pods.into_iter().map(|pod| Slot { pod, has: Has::Nothing }).collect();
         let (counts, restarted_at) = (Counts::default(), SystemClock.now().boot);
         Self { node, slots, counts, acknowledged, chance, restarted_at }
     }
@@ -94,14 +99,28 @@ impl Place {
         }
     }
 
+    /// One of its pods that has a lease, if there is any. To be told of the lease's end with
+    /// [`Self::revoked`].
+    pub(super) fn any_holder(&self, chance: &Chance) -> Option<&str> {
+        let has_lease = |slot: &&Slot| slot.has == Has::Lease;
+        let holders: Vec<&Slot> = self.slots.iter().filter(has_lease).collect();
+        let number = chance.below(holders.len().max(1));
+        holders.get(number).map(|slot| slot.pod.uid.as_str())
+    }
+
+    /// An operator has taken the lease of this pod away.
+    pub(super) fn revoked(&mut self, pod_uid: &str) {
+        self.counts.revocations += 1;
+        let slot = self.slots.iter_mut().find(|slot| slot.pod.uid == pod_uid);
+        if let Some(slot) = slot {
+            slot.has = Has::MayBeRevoked;
+        }
+    }
+
     /// Its volumes.
     pub(super) fn volumes(&self) -> impl Iterator<Item = Volume<'_>> {
         let node = &self.node;
-        self.slots.iter().map(move |slot| Volume {
-            node,
-            pod: &slot.pod,
-            is_mounted: slot.is_mounted,
-        })
+        self.slots.iter().map(move |slot| Volume { node, pod: &slot.pod, has: slot.has })
     }
 
     /// How long nothing happens then.
@@ -112,7 +131,7 @@ impl Place {
     /// A pod starts or ends. More of them run than not.
     fn turn_over(&mut self) -> Result<(), WorldError> {
         let number = self.chance.below(self.slots.len());
-        if !self.slots[number].is_mounted {
+        if self.slots[number].has == Has::Nothing {
             self.mount(number)
         } else if self.chance.happens(35) {
             self.unmount(number)
@@ -125,7 +144,7 @@ impl Place {
         let slot = &mut self.slots[number];
         let answer = self.node.mount(&slot.pod)?;
         if answer.is_success() {
-            slot.is_mounted = true;
+            slot.has = Has::Lease;
             self.counts.mounts += 1;
             if let Some(lease) = lease_on(&self.node, &slot.pod) {
                 self.acknowledged.add(&slot.pod, lease);
@@ -140,7 +159,7 @@ impl Place {
     fn unmount(&mut self, number: usize) -> Result<(), WorldError> {
         let slot = &mut self.slots[number];
         self.acknowledged.remove(&slot.pod);
-        slot.is_mounted = false;
+        slot.has = Has::Nothing;
         self.counts.unmounts += 1;
         let answer = self.node.unmount(&slot.pod)?;
         if answer.is_success() {

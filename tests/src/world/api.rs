@@ -7,7 +7,7 @@ use krb_proto::v1::{
     self, lease_service_client::LeaseServiceClient,
     namespace_service_client::NamespaceServiceClient,
     node_admin_service_client::NodeAdminServiceClient, node_service_client::NodeServiceClient,
-    status_service_client::StatusServiceClient,
+    principal_service_client::PrincipalServiceClient, status_service_client::StatusServiceClient,
 };
 use tonic::transport::Channel;
 use tonic_types::StatusExt as _;
@@ -70,6 +70,25 @@ impl Api {
         let request = v1::ListNodesRequest { page_size: 1_000, ..v1::ListNodesRequest::default() };
         let nodes = self.node_admin().list_nodes(request).await?.into_inner().nodes;
         Ok(nodes.into_iter().find(|node| node.name == name))
+    }
+
+    /// `PrincipalService`.
+    pub fn principals(&self) -> PrincipalServiceClient<Channel> {
+        PrincipalServiceClient::new(self.channel.clone())
+    }
+
+    /// Asks for a new key of the principal; the number of the one in use.
+    pub async fn rotate(
+        &self,
+        principal: &str,
+        kind: v1::RotationKind,
+    ) -> Result<u32, tonic::Status> {
+        let request = v1::RotatePrincipalRequest {
+            principal: principal.to_owned(),
+            kind: kind.into(),
+            reason: "a story asks for it".to_owned(),
+        };
+        Ok(self.principals().rotate_principal(request).await?.into_inner().current_kvno)
     }
 
     /// `NodeService`.

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use krb_proto::v1::{Lease, LeaseState};
+use krb_proto::v1::{GetPrincipalRequest, Lease, LeaseState, Principal};
 
 use super::{World, WorldError, api::Api};
 
@@ -26,6 +26,26 @@ pub async fn lease_that(
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     Err(WorldError::new("waiting for a lease", format!("it did not come; last seen: {seen:?}")))
+}
+
+/// Waits until the principal is as wanted; not for ever.
+pub async fn principal_that(
+    api: &Api,
+    principal: &str,
+    wanted: impl Fn(&Principal) -> bool,
+) -> Result<Principal, WorldError> {
+    let mut seen = None;
+    for _ in 0..3_000 {
+        let request = GetPrincipalRequest { principal: principal.to_owned() };
+        let asked = api.principals().get_principal(request).await;
+        let known = asked.map_err(|e| WorldError::new("asking for a principal", e))?.into_inner();
+        if wanted(&known) {
+            return Ok(known);
+        }
+        seen = Some(known);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Err(WorldError::new("waiting for a principal", format!("it did not come; last seen: {seen:?}")))
 }
 
 /// What `kinit` says when the KDC has another key.

@@ -2,6 +2,7 @@
 //! who still serves loses a handshake.
 
 mod losses;
+mod rotations;
 
 use krb_tests::{
     handshakes::Handshakes,

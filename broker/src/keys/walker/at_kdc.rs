@@ -134,7 +134,7 @@ impl Walker {
         let rules = &self.0.rules;
         self.0
             .book
-            .commit_if(|ledger, lines, now| {
+            .commit_essential_if(|ledger, lines, now| {
                 // A pod may have come meanwhile: what was done is undone by its way back.
                 let still = ledger.next_step(principal, now.wall, rules) == Step::SwitchOff(how);
                 still.then(|| {

@@ -71,7 +71,8 @@ fn world(nodes: u8) -> World {
     let book = Book::new(Ledger::new("test".into()), committer, sealer, clock.clone());
     let times = TicketTimes { life: MINUTE, retry_after: MINUTE };
     let keytabs = AccountKeytabs::new(std::path::Path::new("/nonexistent"));
-    let tickets = Tickets::new(realm.clone(), keytabs, times, clock.clone(), entropy.clone());
+    let tickets =
+        Tickets::new(realm.clone(), Arc::new(keytabs), times, clock.clone(), entropy.clone());
     let (tickets, hub) = (Arc::new(tickets), Arc::new(Hub::default()));
     let name = "EXAMPLE.COM".parse().unwrap();
     let pusher = Pusher::new(book.clone(), hub.clone(), tickets.clone(), name);
