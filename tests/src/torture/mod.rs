@@ -208,7 +208,7 @@ impl Run<'_> {
     /// Has an operator do something.
     fn operate(&mut self) -> Result<(), WorldError> {
         // agents that have just come back have their hands full
-        pause(self.chance.span(0, 400));
+        pause(self.chance.span(0, 300));
         let first = self.chance.below(self.places.len());
         let (before, after) = self.places.split_at(first);
         let mut place = after.iter().chain(before).find_map(|place| place.try_lock().ok());
@@ -220,7 +220,9 @@ impl Run<'_> {
 
     /// Kills the broker, some times once more while it starts, and starts it again.
     fn strike(&mut self) -> Result<(), WorldError> {
-        self.operate()?;
+        for _ in 0..self.chance.below(4) {
+            self.operate()?;
+        }
         self.moments.wait(&self.chance)?;
         let acknowledged = self.acknowledged.all();
         self.world.broker.kill();
