@@ -8,16 +8,19 @@ mod error;
 
 use std::{sync::Arc, time::Duration};
 
-use krb_proto::{Generation, LeaseId, NodeName, PodUid, Realm, VolumeName, reason::Reason, v1};
+use krb_proto::{
+    Generation, LeaseId, NodeName, PodUid, Principal, Realm, VolumeName, reason::Reason, v1,
+};
 use tokio::time::Instant;
 
 use crate::{
     audit::{self, Actor, Event, Record},
     clock::{Entropy, Now},
-    entitlement::{Denial, Grant, GrantedTicket, policy::Policy},
+    entitlement::{AccountMode, Denial, Grant, GrantedTicket, policy::Policy},
+    kdc::gate::Class,
     keys::walker::Walker,
     krb5::ccache::Credential,
-    lease::{Holder, Lease},
+    lease::{Holder, Lease, share::SharedTicket},
     ledger::{
         Ledger,
         book::{Book, Lines},
@@ -73,6 +76,8 @@ pub struct Issuer {
     pub default_realm: Realm,
     /// The longest life of the tickets of a service.
     pub service_max_life: Duration,
+    /// The longest life of the tickets of a role account whose keys the broker makes.
+    pub ticket_life: Duration,
     /// How long an issue may take.
     pub within: Duration,
 }
@@ -120,18 +125,18 @@ impl Issuer {
         self.check_session(request)?;
         let pod = self.confirm(request).await?; // it runs where the caller is
         let grant = self.policy.decide(&pod, &request.node, &request.volume)?;
-        let at_hand = self.tickets.at_hand(&grant.tickets);
+        let at_hand = self.tickets.at_hand(&grant.tickets, &request.node);
         let id = match self.admit(request, &pod, &grant, at_hand).await? {
             Admission::Delivered(delivery) => return self.issued(*delivery), // one round was enough
             Admission::Pending(id) => id, // before any key is made
         };
-        for granted in &grant.principals {
-            let principal = &granted.principal;
+        let services = grant.principals.iter().map(|granted| &granted.principal);
+        for principal in services.chain(managed_accounts(&grant)) {
             in_time(deadline, Slow::Keys, self.walker.ensure(principal))
                 .await?
                 .map_err(|source| IssueError::Keys { principal: principal.clone(), source })?;
         }
-        let tickets = self.fetch_tickets(&grant.tickets);
+        let tickets = self.fetch_tickets(&grant.tickets, &request.node, &id);
         let tickets = in_time(deadline, Slow::Tickets, tickets).await??;
         let delivery = self
             .book
@@ -210,6 +215,7 @@ impl Issuer {
                 let generation = request.generation;
                 let admitted = ledger.admit(id, holder, generation, grant, now.wall)?;
                 ledger.take_up(grant, self.service_max_life, now.wall);
+                ledger.take_up_accounts(grant, self.ticket_life, now.wall);
                 if ledger.pin(namespace, &pod.namespace_uid, now.wall) {
                     let line = Record::new(Event::NamespacePinned, Actor::Broker);
                     lines.push(line.namespace(namespace).detail(&pod.namespace_uid));
@@ -226,12 +232,17 @@ impl Issuer {
             .await?
     }
 
-    async fn fetch_tickets(&self, granted: &[GrantedTicket]) -> Result<Vec<Fetched>, IssueError> {
+    async fn fetch_tickets(
+        &self,
+        granted: &[GrantedTicket],
+        node: &NodeName,
+        lease: &LeaseId,
+    ) -> Result<Vec<Fetched>, IssueError> {
         let mut tickets = Vec::new();
         for account in granted {
             let ticket = self
                 .tickets
-                .ticket(account)
+                .ticket(&SharedTicket::of(account, node, lease), Class::PodStart)
                 .await
                 .map_err(|source| IssueError::Ticket { client: account.client.clone(), source })?;
             tickets.push((account.clone(), ticket));
@@ -257,6 +268,12 @@ impl Issuer {
             })
             .await
     }
+}
+
+/// The principals of the accounts whose keys the broker makes, to get their tickets with.
+fn managed_accounts(grant: &Grant) -> impl Iterator<Item = &Principal> {
+    let managed = grant.tickets.iter().filter(|account| account.mode == AccountMode::Managed);
+    managed.map(|account| &account.client)
 }
 
 /// Waits for `work` until `deadline`; `slow` is what it waits for.

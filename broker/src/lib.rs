@@ -59,7 +59,7 @@ use crate::{
     config::Config,
     entitlement::policy::Policy,
     issue::Issuer,
-    kdc::{Kdc, client::RealmClient, gate::Gate, mit::MitAdmin},
+    kdc::{Kdc, KeyAdmin, client::RealmClient, gate::Gate, mit::MitAdmin},
     keys::{
         drift::Comparer,
         upkeep::Upkeep,
@@ -77,7 +77,10 @@ use crate::{
         seal::{MasterKey, Sealer},
         sled::SledStore,
     },
-    tickets::{AccountKeytabs, TicketTimes, Tickets, refresh::Refresher},
+    tickets::{
+        AccountKeyring, AccountKeytabs, TicketTimes, Tickets, refresh::Refresher,
+        watch::AccountWatch,
+    },
 };
 
 /// Builds the broker and runs it until `stop`. Only this function knows which KDC, which
@@ -125,7 +128,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     let kdc: Arc<RealmClient> = Arc::new(client);
     let tickets = Arc::new(Tickets::new(
         kdc.clone(),
-        AccountKeytabs::new(&config.realm.accounts),
+        Arc::new(AccountKeyring::new(AccountKeytabs::new(&config.realm.accounts), book.clone())),
         TicketTimes { life: config.realm.ticket_life, retry_after: Duration::from_secs(10) },
         clock.clone(),
         entropy.clone(),
@@ -157,6 +160,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         entropy: entropy.clone(),
         default_realm: realm.clone(),
         service_max_life: config.realm.service_max_life,
+        ticket_life: config.realm.ticket_life,
         within: config.issue_within,
     });
     let syncing = Syncing {
@@ -212,8 +216,17 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     tasks.spawn(upkeep.run(stopping.clone()));
     tasks.spawn(comparer.clone().run(config.keys.compare_within, stopping.clone()));
     tasks.spawn(book.feed().clone().run(stopping.clone()));
-    let refresher = Refresher { tickets, book: book.clone(), pusher, every: tick };
+    let key_admin: Arc<dyn KeyAdmin> = Arc::new(admin.clone());
+    let refresher =
+        Refresher { tickets, admin: key_admin.clone(), book: book.clone(), pusher, every: tick };
     tasks.spawn(refresher.run(stopping.clone()));
+    let accounts = AccountWatch {
+        admin: key_admin,
+        policy: policy.clone(),
+        book: book.clone(),
+        every: config.realm.look_at_accounts_every,
+    };
+    tasks.spawn(accounts.run(stopping.clone()));
     let (every, token) = (config.entitlements_every, stopping.clone());
     tasks.spawn(policy.clone().keep_fresh(book.clone(), every, token));
     tasks.spawn(start::write_merged_denials(book.clone(), stopping.clone()));

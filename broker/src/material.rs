@@ -14,12 +14,12 @@ use krb_proto::{Kvno, LeaseId, Principal, Realm, timestamp, v1};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    entitlement::{GrantedTicket, Login},
+    entitlement::GrantedTicket,
     krb5::{
         ccache::{self, Credential},
         keytab::{self, KeytabEntry, UnfitEntries},
     },
-    lease::{Ended, Lease},
+    lease::{Ended, Lease, share::SharedTicket},
     ledger::{Ledger, book::Book, sessions::NotServed},
     session::{StreamId, hub::Hub},
     store::committer::CommitError,
@@ -137,7 +137,8 @@ impl Pusher {
         let (lease, keys) = take_keys(ledger, id).ok()?;
         let mut tickets = Vec::new();
         for granted in &lease.tickets {
-            let kept = self.tickets.kept(&granted.login);
+            let shared = SharedTicket::of(granted, &lease.holder.node, id);
+            let kept = self.tickets.kept(&shared);
             if let Some(kept) = &kept {
                 ledger.ticket_leaves(&granted.login, kept.endtime);
             }
@@ -176,9 +177,9 @@ impl Pusher {
         }
     }
 
-    /// When the account's ticket that is kept was asked for.
-    pub fn fetched_at(&self, login: &Login) -> Option<SystemTime> {
-        self.tickets.fetched_at(login)
+    /// When the ticket that is kept was asked for.
+    pub fn fetched_at(&self, ticket: &SharedTicket) -> Option<SystemTime> {
+        self.tickets.fetched_at(ticket)
     }
 
     /// Tells the node of an ended lease to empty its volume.

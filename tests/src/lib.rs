@@ -7,5 +7,6 @@ pub mod demo;
 pub mod fuzz;
 pub mod handshakes;
 pub mod realm;
+pub mod simulate;
 pub mod torture;
 pub mod world;

@@ -1,16 +1,20 @@
 //! The client of the KDCs on a real realm: the contract that the fake passes too, and what only
 //! real KDCs do: being away, lagging, being asked and counting it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use krb_broker::kdc::{
-    AccountKeys, Finding, Kdc as _, KdcError, KeyAdmin as _,
-    contract::{self, SERVICE, keys},
-    gate::Class,
+use krb_broker::{
+    clock::{Clock, Now, SystemClock, SystemEntropy},
+    kdc::{
+        AccountKeys, Finding, Kdc as _, KdcError, KeyAdmin as _,
+        client::RealmClient,
+        contract::{self, SERVICE, keys},
+        gate::Class,
+    },
 };
 use krb_proto::{Kvno, Principal};
 use krb_tests::{
-    adapters::{account_keys, mit_admin, realm_client, wide_gate},
+    adapters::{account_keys, client_settings, mit_admin, realm_client, wide_gate},
     realm::{Options, Realm},
 };
 
@@ -48,6 +52,24 @@ async fn mit_keeps_the_contract_of_what_is_checked_and_observed() {
     contract::every_kdc_is_checked_against_the_held_key(&admin, &kdc, &service).await;
     let managed = name("tsmanaged");
     contract::a_role_account_is_observed_by_its_newest_key(&admin, &kdc, &managed).await;
+}
+
+/// The machine's clock, so many seconds behind.
+struct Behind(u64);
+
+impl Clock for Behind {
+    fn now(&self) -> Now {
+        let now = SystemClock.now();
+        Now { wall: now.wall - Duration::from_secs(self.0), ..now }
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_too_far_off_for_kerberos_is_measured_all_the_same() {
+    let realm = Realm::start().unwrap();
+    let (clock, entropy) = (Arc::new(Behind(1_000)), Arc::new(SystemEntropy));
+    let kdc = RealmClient::new(client_settings(&realm), wide_gate(), clock, entropy);
+    contract::a_clock_is_read_from_a_decrypted_reply(&kdc, 1_000).await;
 }
 
 #[tokio::test]

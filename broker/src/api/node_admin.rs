@@ -51,8 +51,13 @@ impl NodeAdminService for NodeAdminApi {
         &self,
         request: Request<v1::ListNodesRequest>,
     ) -> Result<Response<v1::ListNodesResponse>, Status> {
-        if caller(&request)?.visible().is_some() {
-            let message = "a viewer that is bound to namespaces may not see nodes".to_owned();
+        let caller = caller(&request)?;
+        if caller.visible().is_some() {
+            let message = "a viewer that is bound to namespaces may not see nodes";
+            let line = Record::new(Event::CallDenied, caller.actor());
+            let line = line.reason(Reason::RoleNotAllowed).rule("ListNodes").detail(message);
+            self.aftermath.book.audit(line).await?;
+            let message = message.to_owned();
             return Err(status(Code::PermissionDenied, Reason::RoleNotAllowed, message));
         }
         let asked = request.into_inner();

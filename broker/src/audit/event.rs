@@ -62,6 +62,12 @@ words! {
         TicketFailed = "ticket.failed",
         /// A holder is given a ticket.
         TicketDelivered = "ticket.delivered",
+        /// kadmin says that a role account is disabled.
+        AccountDisabled = "account.disabled",
+        /// A role account whose keytab was handed over is not as it should be at the KDC.
+        AccountUnsafe = "account.unsafe",
+        /// It is as it should be again.
+        AccountMended = "account.mended",
         /// A keyset was made and stored.
         KeyMade = "key.made",
         /// A principal was created at the KDC.
@@ -193,6 +199,7 @@ impl Event {
             | Self::EntitlementsRefused
             | Self::SessionRefused => Outcome::Denied,
             Self::TicketFailed
+            | Self::AccountDisabled
             | Self::KeyFailed
             | Self::KeyOverdue
             | Self::KeyDrift

@@ -246,6 +246,8 @@ impl Checker<'_> {
         let life = raw.service_max_life.as_deref();
         let service_max_life = self.span("realm.service_max_life", life, 4 * HOUR);
         let ticket_life = self.span("realm.ticket_life", raw.ticket_life.as_deref(), 4 * HOUR);
+        let every = raw.look_at_accounts_every.as_deref();
+        let look_at_accounts_every = self.span("realm.look_at_accounts_every", every, HOUR);
         Some(RealmConfig {
             name,
             kdcs: raw.kdcs,
@@ -260,6 +262,7 @@ impl Checker<'_> {
             enctypes,
             service_max_life,
             ticket_life,
+            look_at_accounts_every,
             walk,
             allow_wide_rights: raw.allow_wide_rights,
         })

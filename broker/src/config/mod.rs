@@ -107,6 +107,8 @@ pub struct RealmConfig {
     pub service_max_life: Duration,
     /// The life that role accounts' tickets are asked for.
     pub ticket_life: Duration,
+    /// How often role accounts whose keytabs were handed over are looked at.
+    pub look_at_accounts_every: Duration,
     /// The spans of a key's walk.
     pub walk: WalkTimes,
     /// Run although the broker's rights at kadmin are too wide.

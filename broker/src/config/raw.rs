@@ -58,6 +58,7 @@ pub struct Realm {
     pub enctypes: Option<Vec<String>>,
     pub service_max_life: Option<String>,
     pub ticket_life: Option<String>,
+    pub look_at_accounts_every: Option<String>,
     pub clock_skew: Option<String>,
     pub kdc_propagation: Option<String>,
     pub acknowledge_within: Option<String>,

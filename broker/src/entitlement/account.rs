@@ -9,7 +9,7 @@ use krb_proto::Namespace;
 use serde_json::Value;
 
 use super::{
-    Limits, Login,
+    AccountMode, Limits, Login, Sharing,
     fields::Fields,
     problems::Problems,
     service::{self, HostName, ServiceName},
@@ -49,6 +49,10 @@ pub struct RoleAccount {
     pub shared_logical_hosts: BTreeSet<HostName>,
     /// Accounts whose pods may also have this account's ticket.
     pub tickets_for: BTreeSet<Login>,
+    /// Who makes its own keys.
+    pub mode: AccountMode,
+    /// Which pods have the same ticket of it.
+    pub sharing: Sharing,
     /// Whether its service principals may act as clients.
     pub client: bool,
     /// Labels that a node must have.
@@ -72,6 +76,8 @@ impl RoleAccount {
         let services = fields.names("services");
         let reserved_services = fields.names("reserved_services");
         let instances: BTreeSet<String> = fields.names("instances");
+        let node_labels = fields.labels("node_labels");
+        let sharing = fields.optional("sharing").unwrap_or(default_sharing(&node_labels));
         let account = Self {
             login: login.unwrap_or_else(no_login),
             uid: uid.unwrap_or_default(),
@@ -85,8 +91,10 @@ impl RoleAccount {
             logical_hosts: fields.names("logical_hosts"),
             shared_logical_hosts: fields.names("shared_logical_hosts"),
             tickets_for: fields.names("tickets_for"),
+            mode: fields.optional("role_account").unwrap_or_default(),
+            sharing,
             client: fields.flag("client"),
-            node_labels: fields.labels("node_labels"),
+            node_labels,
             limits: read_limits(fields.nested("limits")),
         };
         fields.finish();
@@ -141,6 +149,11 @@ impl RoleAccount {
 /// Stands in for a login that could not be read, in an account that is then not returned.
 fn no_login() -> Login {
     Login("".into())
+}
+
+/// An account that is kept to some nodes has a ticket for each.
+fn default_sharing(node_labels: &BTreeMap<String, String>) -> Sharing {
+    if node_labels.is_empty() { Sharing::Principal } else { Sharing::Node }
 }
 
 fn is_restricted_label(label: &str) -> bool {

@@ -1,13 +1,13 @@
 //! The lines of the kadmin ACL that the entitlements need, for the administrator to copy.
 //!
-//! One line a service, never `*`, `*/*` or a realm's own service: whoever may set the key of
+//! One line a service and a managed account, never `*`, `*/*` or a realm's own service: whoever may set the key of
 //! `krbtgt/...` is the KDC. kadmind reads the file at its start only.
 
 use std::{collections::BTreeSet, fmt::Write};
 
 use krb_proto::Principal;
 
-use super::{load::Entitlements, rules::Rules, service::ServiceName};
+use super::{AccountMode, load::Entitlements, rules::Rules, service::ServiceName};
 
 /// The policy that every principal carries whose keys leave the broker.
 pub const POLICY: &str = "krb-broker";
@@ -51,8 +51,17 @@ pub fn text(entitlements: &Entitlements, rules: &Rules, admin: &Principal) -> St
             line(format_args!("{admin} admsi {service}/*@{realm} {RESTRICTIONS}"));
         }
     }
+    let accounts = entitlements.accounts();
+    let (managed, handed_over): (Vec<_>, Vec<_>) =
+        accounts.into_iter().partition(|account| account.mode == AccountMode::Managed);
+    if !managed.is_empty() {
+        line(format_args!("# Role accounts whose keys the broker makes, each by its name:"));
+    }
+    for account in managed {
+        line(format_args!("{admin} admsi {}@{realm} {RESTRICTIONS}", account.login));
+    }
     line(format_args!("# Role accounts whose keytabs were handed over: looked at, never changed:"));
-    for account in entitlements.accounts() {
+    for account in handed_over {
         line(format_args!("{admin} i {}@{realm}", account.login));
     }
     text

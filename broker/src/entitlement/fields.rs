@@ -66,6 +66,12 @@ impl<'a> Fields<'a> {
         self.parse(field, &value)
     }
 
+    /// A text, if it is there.
+    pub fn optional<T: FromStr<Err: Display>>(&mut self, field: &str) -> Option<T> {
+        let value = self.map.shift_remove(field)?;
+        self.parse(field, &value)
+    }
+
     /// A number of at least 1 that must be there.
     pub fn required_number(&mut self, field: &str) -> Option<u32> {
         if !self.map.contains_key(field) {

@@ -91,13 +91,69 @@ pub struct GrantedPrincipal {
 }
 
 /// An account whose ticket a pod may have.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct GrantedTicket {
     /// The account.
     pub login: Login,
     /// Its principal.
     pub client: Principal,
+    /// Who makes its keys.
+    pub mode: AccountMode,
+    /// Who has the same ticket.
+    pub sharing: Sharing,
 }
+
+/// Who makes a role account's keys.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum AccountMode {
+    /// The administrator, who hands a keytab file over. The broker sets nothing on the account.
+    #[default]
+    Keytab,
+    /// The broker, which replaces them too. They leave it never.
+    Managed,
+}
+
+impl FromStr for AccountMode {
+    type Err = InvalidTerm;
+
+    fn from_str(word: &str) -> Result<Self, InvalidTerm> {
+        match word {
+            "keytab" => Ok(Self::Keytab),
+            "managed" => Ok(Self::Managed),
+            _ => Err(InvalidTerm("keytab or managed")),
+        }
+    }
+}
+
+/// Which pods have the same ticket of a role account.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Sharing {
+    /// All.
+    #[default]
+    Principal,
+    /// Those of one node.
+    Node,
+    /// None: each has its own.
+    Pod,
+}
+
+impl FromStr for Sharing {
+    type Err = InvalidTerm;
+
+    fn from_str(word: &str) -> Result<Self, InvalidTerm> {
+        match word {
+            "principal" => Ok(Self::Principal),
+            "node" => Ok(Self::Node),
+            "pod" => Ok(Self::Pod),
+            _ => Err(InvalidTerm("principal, node or pod")),
+        }
+    }
+}
+
+/// A word that is none of those there are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("is not {0}")]
+pub struct InvalidTerm(&'static str);
 
 /// How much an account may have.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -10,7 +10,10 @@ use std::{
 use krb_proto::{NodeName, VolumeName};
 use tokio_util::sync::CancellationToken;
 
-use super::{Denial, Grant, decide::decide, load::Entitlements, problems::Problems, rules::Rules};
+use super::{
+    Denial, Grant, GrantedTicket, account::RoleAccount, decide::decide, load::Entitlements,
+    problems::Problems, rules::Rules, tickets,
+};
 use crate::{
     audit::{Actor, Event, Record},
     clock::Clock,
@@ -69,6 +72,13 @@ impl Policy {
         let entitlements = self.read().entitlements.clone();
         let accounts = entitlements.accounts();
         accounts.iter().find(|account| account.login == *login).map(|account| account.client)
+    }
+
+    /// The accounts that are in force now, with the terms of their tickets.
+    pub fn accounts(&self) -> Vec<GrantedTicket> {
+        let entitlements = self.read().entitlements.clone();
+        let of = |account: &Arc<RoleAccount>| tickets::ticket(&self.rules, account).ok();
+        entitlements.accounts().into_iter().filter_map(of).collect()
     }
 
     /// How the entitlements are.

@@ -26,8 +26,8 @@ pub(crate) fn granted(
     let mut tickets = logins
         .iter()
         .map(|login| {
-            may_have(entitlements, account, login)?;
-            ticket(rules, login)
+            let other = may_have(entitlements, account, login)?;
+            ticket(rules, other)
         })
         .collect::<Result<Vec<_>, _>>()?;
     tickets.sort();
@@ -35,15 +35,19 @@ pub(crate) fn granted(
     Ok(tickets)
 }
 
-/// The same words whether the other account exists or not.
-fn may_have(
-    entitlements: &Entitlements,
-    account: &RoleAccount,
+/// The account of that login. The same words whether it exists or not.
+fn may_have<'a>(
+    entitlements: &'a Entitlements,
+    account: &'a RoleAccount,
     login: &Login,
-) -> Result<(), Denial> {
-    let lists_us = |other: &RoleAccount| other.tickets_for.contains(&account.login);
-    if *login == account.login || entitlements.account(login).is_some_and(|other| lists_us(other)) {
-        return Ok(());
+) -> Result<&'a RoleAccount, Denial> {
+    if *login == account.login {
+        return Ok(account);
+    }
+    let lists_us = |other: &&RoleAccount| other.tickets_for.contains(&account.login);
+    let other = entitlements.account(login).map(AsRef::as_ref);
+    if let Some(other) = other.filter(lists_us) {
+        return Ok(other);
     }
     Err(Denial::with_rule(
         Reason::TicketNotEntitled,
@@ -52,8 +56,10 @@ fn may_have(
     ))
 }
 
-fn ticket(rules: &Rules, login: &Login) -> Result<GrantedTicket, Denial> {
+/// The terms of an account's tickets.
+pub(crate) fn ticket(rules: &Rules, account: &RoleAccount) -> Result<GrantedTicket, Denial> {
+    let RoleAccount { login, mode, sharing, .. } = account;
     let client = Principal::new(&[login.as_str()], &rules.realm)
         .map_err(|why| Denial::malformed(format!("prestashtkt: {login} {why}")))?;
-    Ok(GrantedTicket { login: login.clone(), client })
+    Ok(GrantedTicket { login: login.clone(), client, mode: *mode, sharing: *sharing })
 }

@@ -5,9 +5,15 @@ use std::fmt;
 use krb_proto::{NodeName, PodUid, Principal, reason::Reason};
 
 use crate::{
-    entitlement::Denial, kdc::KdcError, keys::walker::WalkError, krb5::keytab::UnfitEntries,
-    lease::Ended, ledger::sessions::NotServed, pods::PodsUnavailable,
-    store::committer::CommitError, tickets::TicketError,
+    entitlement::Denial,
+    kdc::KdcError,
+    keys::walker::WalkError,
+    krb5::keytab::UnfitEntries,
+    lease::Ended,
+    ledger::sessions::NotServed,
+    pods::PodsUnavailable,
+    store::committer::CommitError,
+    tickets::{AccountKeyError, TicketError},
 };
 
 /// Why nothing was issued.
@@ -125,6 +131,10 @@ impl IssueError {
             Self::Keys { source: WalkError::Store { .. }, .. } | Self::Store { .. } => {
                 Reason::StoreFailed
             }
+            Self::Ticket {
+                source: TicketError::Keys { source: AccountKeyError::NotMade { .. }, .. },
+                ..
+            } => Reason::KeysNotReady,
             Self::Ticket { source: TicketError::Keys { .. }, .. } => Reason::AccountKeyMissing,
             Self::Ticket { source: TicketError::Kdc { source, .. }, .. } => of_kdc(source),
             Self::Keytab { .. } => Reason::Internal,

@@ -1,6 +1,8 @@
 //! A realm in memory: it keeps the promises of a KDC and of its administration, and can be told
 //! to be away, slow, or to have replicas that lag.
 
+mod admin;
+mod kdcs;
 mod record;
 
 use std::{
@@ -9,21 +11,13 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
-use krb_proto::{Kvno, Principal, Realm};
+use krb_proto::{Principal, Realm};
 
 use self::record::Record;
-use super::{
-    Abilities, AccountKeys, Attributes, Checked, ClockReading, Finding, Health, Kdc, KdcError,
-    KeyAdmin, Observation, PrincipalState, gate::Class,
-};
+use super::{Attributes, KdcError, gate::Class};
 use crate::{
-    clock::{Boottime, Clock, SystemEntropy},
-    krb5::{
-        ccache::Credential,
-        exchange::ClockOffset,
-        key::{Enctype, Key, Keyset},
-    },
+    clock::{Boottime, Clock},
+    krb5::{exchange::ClockOffset, key::Keyset},
 };
 
 /// The policy that the broker's principals carry here.
@@ -74,6 +68,14 @@ impl FakeRealm {
             disabled: false,
         };
         self.state().principals.insert(client.clone(), record);
+    }
+
+    /// Adds a role account under the broker's policy, as an administrator would.
+    pub fn add_managed_account(&self, client: &Principal, keyset: Keyset) {
+        self.add_account(client, keyset);
+        if let Some(record) = self.state().principals.get_mut(client) {
+            record.managed = true;
+        }
     }
 
     /// Adds a service that is not the broker's: it lacks the policy.
@@ -208,197 +210,6 @@ impl FakeRealm {
             state.clock.1 = Some(now);
         }
     }
-}
-
-#[async_trait]
-impl KeyAdmin for FakeRealm {
-    fn for_class(&self, class: Class) -> Arc<dyn KeyAdmin> {
-        Arc::new(Self { class, ..self.clone() })
-    }
-
-    fn abilities(&self) -> Abilities {
-        Abilities {
-            exact_kvno: true,
-            keeps_history: false,
-            max_kvno: Kvno(65_535),
-            acts_on_outstanding_tgt: false,
-        }
-    }
-
-    async fn inspect(&self, principal: &Principal) -> Result<Option<PrincipalState>, KdcError> {
-        self.kadmin(principal).await?;
-        Ok(self.state().principals.get(principal).map(Record::describe))
-    }
-
-    async fn create(&self, principal: &Principal, attributes: &Attributes) -> Result<(), KdcError> {
-        self.may_change("add", principal)?;
-        self.kadmin(principal).await?;
-        let mut state = self.state();
-        let record = state.principals.entry(principal.clone()).or_insert_with(Record::keyless);
-        record.must_be_managed(principal)?;
-        record.attributes = attributes.clone();
-        Ok(())
-    }
-
-    async fn activate(
-        &self,
-        principal: &Principal,
-        keyset: &Keyset,
-        attributes: &Attributes,
-    ) -> Result<(), KdcError> {
-        self.may_change("set the key of", principal)?;
-        check_keyset(principal, keyset)?;
-        self.kadmin(principal).await?;
-        let mut state = self.state();
-        let record = state
-            .principals
-            .get_mut(principal)
-            .ok_or_else(|| KdcError::Unknown { principal: principal.clone() })?;
-        record.must_be_managed(principal)?;
-        record.set_keys(principal, keyset)?;
-        record.attributes = attributes.clone();
-        Ok(())
-    }
-
-    async fn set_disabled(&self, principal: &Principal, disabled: bool) -> Result<(), KdcError> {
-        self.may_change(if disabled { "disable" } else { "enable" }, principal)?;
-        self.kadmin(principal).await?;
-        let mut state = self.state();
-        let record = state
-            .principals
-            .get_mut(principal)
-            .ok_or_else(|| KdcError::Unknown { principal: principal.clone() })?;
-        record.must_be_managed(principal)?;
-        record.disabled = disabled;
-        Ok(())
-    }
-
-    async fn delete(&self, principal: &Principal) -> Result<(), KdcError> {
-        self.may_change("delete", principal)?;
-        self.kadmin(principal).await?;
-        let mut state = self.state();
-        if let Some(record) = state.principals.get(principal) {
-            record.must_be_managed(principal)?;
-            state.principals.remove(principal);
-        }
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl Kdc for FakeRealm {
-    fn for_class(&self, class: Class) -> Arc<dyn Kdc> {
-        Arc::new(Self { class, ..self.clone() })
-    }
-
-    async fn tgt(&self, account: &AccountKeys, life: Duration) -> Result<Credential, KdcError> {
-        self.delay().await;
-        self.tells_clock();
-        let client = &account.client;
-        let mut state = self.state();
-        if state.kdcs_down {
-            return Err(unavailable("kdc1", client));
-        }
-        let record = state
-            .principals
-            .get(client)
-            .ok_or_else(|| KdcError::Unknown { principal: client.clone() })?;
-        record.may_be_client(account)?;
-        let life = life.min(record.attributes.max_life);
-        state.tickets += 1;
-        let (now, number) = (self.clock.now().wall, state.tickets);
-        Ok(Credential {
-            client: client.clone(),
-            server: Principal::krbtgt(&self.realm),
-            session_key: Key::random(Enctype::Aes256Sha1, &SystemEntropy),
-            authtime: now,
-            starttime: now,
-            endtime: now + life,
-            renew_till: None,
-            flags: 0x0060_0000, // initial, pre-authent
-            ticket: format!("ticket {number} of {client}").into_bytes(),
-        })
-    }
-
-    async fn observe(&self, service: &Principal) -> Vec<Observation> {
-        self.delay().await;
-        self.tells_clock();
-        let kvno = |database: &Database| {
-            let keyset = database.get(service).map_or(Ok(None), Record::as_server)?;
-            Ok(keyset.map(|keyset| keyset.kvno))
-        };
-        let seen = self.each(kvno).into_iter();
-        seen.map(|(kdc, kvno)| Observation { kdc, kvno }).collect()
-    }
-
-    async fn check(&self, service: &Principal, keyset: &Keyset) -> Vec<Checked> {
-        self.delay().await;
-        self.tells_clock();
-        let finding = |database: &Database| {
-            let found = database.get(service).map_or(Ok(None), Record::as_server)?;
-            Ok(match found {
-                None => Finding::Unknown,
-                Some(found) if found.kvno < keyset.kvno => Finding::Older(found.kvno),
-                Some(found) if found.kvno == keyset.kvno && found.keys == keyset.keys => {
-                    Finding::Same
-                }
-                Some(found) => Finding::Foreign(found.kvno),
-            })
-        };
-        let seen = self.each(finding).into_iter();
-        seen.map(|(kdc, found)| Checked { kdc, finding: found.unwrap_or_else(Finding::Unsaid) })
-            .collect()
-    }
-
-    async fn observe_account(&self, account: &AccountKeys) -> Vec<Observation> {
-        self.delay().await;
-        self.tells_clock();
-        let newest = account.keysets.iter().max_by_key(|keyset| keyset.kvno);
-        let kvno = |database: &Database| {
-            let newest = newest.ok_or("the account has no key to ask with")?;
-            let Some(record) = database.get(&account.client) else { return Ok(None) };
-            let keysets = vec![newest.clone()];
-            match record.may_be_client(&AccountKeys { keysets, ..account.clone() }) {
-                Ok(()) => Ok(Some(newest.kvno)),
-                Err(KdcError::KeyRejected { .. }) => Ok(Some(Kvno(newest.kvno.0 - 1))),
-                Err(error) => Err(error.to_string()),
-            }
-        };
-        let seen = self.each(kvno).into_iter();
-        seen.map(|(kdc, kvno)| Observation { kdc, kvno }).collect()
-    }
-
-    fn clocks(&self) -> Vec<ClockReading> {
-        let (offset, at) = self.state().clock;
-        at.map(|at| ClockReading { kdc: "kdc1".to_owned(), offset, at }).into_iter().collect()
-    }
-
-    async fn probe_clock(&self) {
-        Self { class: Class::Housekeeping, ..self.clone() }.delay().await;
-        self.tells_clock();
-    }
-
-    fn health(&self) -> Vec<Health> {
-        let state = self.state();
-        let health = |address: &str, down: bool| Health {
-            address: address.to_owned(),
-            reachable: !down,
-            last_error: down.then(|| "does not answer".to_owned()),
-            last_success: None,
-        };
-        let replicas = state.replicas.keys().map(|address| health(address, state.kdcs_down));
-        let ends = [health("kdc1", state.kdcs_down), health(KADMIN, state.kadmin_down)];
-        ends.into_iter().chain(replicas).collect()
-    }
-}
-
-fn check_keyset(principal: &Principal, keyset: &Keyset) -> Result<(), KdcError> {
-    let fits = (Kvno::FIRST..=Kvno(65_535)).contains(&keyset.kvno);
-    if fits && !keyset.keys.is_empty() {
-        return Ok(());
-    }
-    let detail = "the keyset has no key, or no kvno of 2 to 65535".to_owned();
-    Err(KdcError::Failed { operation: "set the key of", principal: principal.clone(), detail })
 }
 
 fn unavailable(server: &str, principal: &Principal) -> KdcError {

@@ -9,6 +9,8 @@
 //! What always holds: an ended lease never lives again; a holder has at most one live
 //! lease; `Revoked` comes only after `Revoking`.
 
+pub mod share;
+
 use std::{collections::BTreeMap, time::SystemTime};
 
 use krb_proto::{Generation, Kvno, LeaseId, NodeName, PodRef, PodUid, Principal, VolumeName};

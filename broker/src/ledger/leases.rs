@@ -130,8 +130,8 @@ impl Ledger {
         if lease.is_live() {
             self.by_holder.insert(lease.holder.key(), id);
             *self.live_by_account.entry(lease.owner.account.clone()).or_default() += 1;
-            for ticket in &lease.tickets {
-                self.by_ticket.entry(ticket.login.clone()).or_default().insert(id);
+            for ticket in lease.shared_tickets() {
+                self.by_ticket.entry(ticket).or_default().insert(id);
             }
         }
         self.leases.insert(id, lease);
@@ -207,9 +207,12 @@ impl Ledger {
         if let Some(live) = self.live_by_account.get_mut(&lease.owner.account) {
             *live = live.saturating_sub(1);
         }
-        for ticket in &lease.tickets {
-            if let Some(leases) = self.by_ticket.get_mut(&ticket.login) {
+        for ticket in lease.shared_tickets() {
+            if let Some(leases) = self.by_ticket.get_mut(&ticket) {
                 leases.remove(id);
+                if leases.is_empty() {
+                    self.by_ticket.remove(&ticket);
+                }
             }
         }
         self.acknowledged.remove(id);

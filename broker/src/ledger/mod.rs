@@ -21,7 +21,7 @@ use crate::{
     clock::Boottime,
     entitlement::Login,
     keys::{ManagedPrincipal, Recipient},
-    lease::{HolderKey, Lease},
+    lease::{HolderKey, Lease, share::SharedTicket},
     session::{Session, StreamId, brake::Brake},
 };
 
@@ -55,8 +55,8 @@ pub struct Ledger {
     by_holder: HashMap<HolderKey, LeaseId>,
     by_node: HashMap<NodeName, BTreeSet<LeaseId>>,
     by_principal: HashMap<Principal, BTreeSet<LeaseId>>,
-    /// Live leases only.
-    by_ticket: HashMap<Login, BTreeSet<LeaseId>>,
+    /// Live leases only, and no ticket that none has.
+    by_ticket: HashMap<SharedTicket, BTreeSet<LeaseId>>,
     live_by_account: HashMap<Login, u32>,
 
     /// What holders acknowledged on their node's stream; forgotten at a restart.
@@ -199,14 +199,19 @@ impl Ledger {
         self.touched.insert(Touched::Recovery);
     }
 
-    /// Accounts whose tickets live leases have.
-    pub fn accounts_in_use(&self) -> Vec<Login> {
-        self.by_ticket.iter().filter(|(_, ids)| !ids.is_empty()).map(|(l, _)| l.clone()).collect()
+    /// The tickets that live leases have.
+    pub fn tickets_in_use(&self) -> impl Iterator<Item = &SharedTicket> {
+        self.by_ticket.keys()
     }
 
-    /// The live leases that have a ticket of the account.
-    pub fn live_with_ticket(&self, login: &Login) -> Vec<LeaseId> {
-        self.by_ticket.get(login).into_iter().flatten().copied().collect()
+    /// Whether any live lease has the ticket.
+    pub fn is_in_use(&self, ticket: &SharedTicket) -> bool {
+        self.by_ticket.contains_key(ticket)
+    }
+
+    /// The live leases that have the ticket.
+    pub fn live_with_ticket(&self, ticket: &SharedTicket) -> Vec<LeaseId> {
+        self.by_ticket.get(ticket).into_iter().flatten().copied().collect()
     }
 
     /// What is kept of an account.

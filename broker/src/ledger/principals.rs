@@ -6,7 +6,7 @@ use krb_proto::{Principal, reason::Reason};
 
 use super::{Ledger, Touched, leases::limit_of_principals};
 use crate::{
-    entitlement::{Denial, Grant, GrantedPrincipal, Login},
+    entitlement::{AccountMode, Denial, Grant, GrantedPrincipal, GrantedTicket, Login},
     kdc::Attributes,
     keys::{
         ManagedPrincipal, Recipient,
@@ -39,6 +39,10 @@ impl Ledger {
     /// # Errors
     /// The first rule that is missing.
     pub fn check_principals(&self, grant: &Grant, now: SystemTime) -> Result<(), Denial> {
+        let clients = grant.tickets.iter().filter_map(|ticket| self.principals.get(&ticket.client));
+        if let Some(off) = clients.into_iter().find(|known| known.is_switched_off_by_operator()) {
+            return Err(switched_off(off));
+        }
         let mut new = 0_u32;
         for granted in &grant.principals {
             match self.principals.get(&granted.principal) {
@@ -118,6 +122,22 @@ impl Ledger {
         self.principals.insert(principal.clone(), managed);
         self.touched.insert(Touched::Principal(principal.clone()));
         true
+    }
+
+    /// The client principals of the managed accounts whose tickets the grant names are taken
+    /// up, each for its own account. No keytab ever has their keys.
+    pub fn take_up_accounts(&mut self, grant: &Grant, max_life: Duration, now: SystemTime) {
+        let managed = grant.tickets.iter().filter(|ticket| ticket.mode == AccountMode::Managed);
+        for GrantedTicket { login, client, .. } in managed {
+            if self.principals.contains_key(client) {
+                continue;
+            }
+            let attributes = Attributes::role_account(max_life);
+            let account =
+                ManagedPrincipal::new(client.clone(), login.clone(), false, attributes, now);
+            self.principals.insert(client.clone(), account);
+            self.touched.insert(Touched::Principal(client.clone()));
+        }
     }
 
     pub(super) fn insert_principal(&mut self, managed: ManagedPrincipal) {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     clock::{Clock, SeededEntropy, TestClock},
-    entitlement::{Grant, GrantedPrincipal, GrantedTicket, Limits},
+    entitlement::{AccountMode, Grant, GrantedPrincipal, GrantedTicket, Limits, Sharing},
     keys::{Phase, walk::Step},
     krb5::key::{Enctype, Keyset},
     lease::{Exposure, Holder, LeaseState},
@@ -53,7 +53,15 @@ fn grant(account: &str, services: &[u8], ticket: bool) -> Grant {
                 of_pod: false,
             })
             .collect(),
-        tickets: ticket.then_some(GrantedTicket { login, client }).into_iter().collect(),
+        tickets: ticket
+            .then_some(GrantedTicket {
+                login,
+                client,
+                mode: AccountMode::Managed,
+                sharing: Sharing::Node,
+            })
+            .into_iter()
+            .collect(),
         limits: Limits { leases: 50, principals: 3, new_principals_per_hour: 3, weight: 1 },
     }
 }

@@ -156,7 +156,7 @@ impl Revoker {
             .book
             .read(|ledger| hit.leases.iter().filter_map(|id| ledger.lease(id).cloned()).collect());
         for lease in &ended {
-            lease.tickets.iter().for_each(|ticket| self.tickets.forget(&ticket.login));
+            self.tickets.forget_for(lease);
             self.pusher.wipe(lease, "REVOKED");
         }
         hit.principals.iter().for_each(|principal| self.walker.kick(principal));

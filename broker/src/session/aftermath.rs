@@ -41,7 +41,7 @@ impl Aftermath {
         self.tell(loss, reason);
         self.book.read(|ledger| {
             for lease in loss.leases.iter().filter_map(|id| ledger.lease(id)) {
-                lease.tickets.iter().for_each(|ticket| self.tickets.forget(&ticket.login));
+                self.tickets.forget_for(lease);
             }
         });
         loss.principals.iter().for_each(|principal| self.walker.kick(principal));

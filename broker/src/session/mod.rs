@@ -281,7 +281,9 @@ impl Session {
         self.last_heard_wall = now.wall;
         self.state = SessionState::Attached;
         self.is_back();
-        let due = now.wall.duration_since(self.stored_wall).is_ok_and(|age| age >= STORE_EVERY);
+        // A stored time that is to come was written by a clock that has been set back since.
+        let age = now.wall.duration_since(self.stored_wall);
+        let due = age.is_err() || age.is_ok_and(|age| age >= STORE_EVERY);
         if due {
             self.stored_wall = now.wall;
         }
@@ -454,5 +456,17 @@ mod tests {
             stored += u32::from(session.heard(StreamId(1), clock.now()).unwrap());
         }
         assert_eq!(stored, 5);
+    }
+
+    #[test]
+    fn a_time_that_a_wrong_clock_stored_is_written_over_once_the_clock_is_back() {
+        let clock = TestClock::default();
+        let mut session = session(&clock);
+        session.stream = Some(StreamId(1));
+        clock.step_wall(86_400);
+        assert_eq!(session.heard(StreamId(1), clock.now()), Ok(true));
+        clock.step_wall(-86_400);
+        assert_eq!(session.heard(StreamId(1), clock.now()), Ok(true));
+        assert_eq!(session.stored_wall, clock.now().wall);
     }
 }

@@ -151,9 +151,9 @@ impl Syncing {
     fn has_newer_tickets(&self, id: &LeaseId) -> bool {
         self.book.read(|ledger| {
             let Some(lease) = ledger.lease(id) else { return false };
-            let newer =
-                |login| self.pusher.fetched_at(login).is_some_and(|at| lease.acquired_at < at);
-            lease.tickets.iter().any(|ticket| newer(&ticket.login))
+            lease.shared_tickets().any(|ticket| {
+                self.pusher.fetched_at(&ticket).is_some_and(|at| lease.acquired_at < at)
+            })
         })
     }
 

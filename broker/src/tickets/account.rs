@@ -1,24 +1,37 @@
-//! The keytab files of role accounts, as the Kerberos administrator hands them over.
+//! Where the keys of role accounts come from.
 //!
-//! One file a login, `<login>.keytab`, read each time its keys are needed, so that a file
-//! that was replaced counts from the next exchange on.
+//! The keys that the broker made, if it made any: then the KDC uses no others. Else the keytab
+//! file that the Kerberos administrator handed over. What the entitlements say now decides
+//! whether the broker begins to make keys, not whose keys are in use: leases from before a
+//! change get their tickets as those from after it do.
 
 use std::path::{Path, PathBuf};
 
+use async_trait::async_trait;
 use krb_proto::Principal;
 
-use crate::{entitlement::GrantedTicket, kdc::AccountKeys, krb5::keytab};
+use crate::{
+    entitlement::{AccountMode, GrantedTicket},
+    kdc::AccountKeys,
+    keys::Phase,
+    krb5::{key::Keyset, keytab},
+    ledger::{Ledger, book::Book},
+};
 
 /// The most bytes of a keytab file that are read.
 const MAX_FILE: u64 = 256 * 1024;
 
-/// A directory of keytab files.
-#[derive(Clone, Debug)]
-pub struct AccountKeytabs {
-    dir: PathBuf,
+/// Tells the keys of role accounts, each time they are needed.
+#[async_trait]
+pub trait AccountKeySource: Send + Sync {
+    /// The account's keys.
+    ///
+    /// # Errors
+    /// When there are none that can be used.
+    async fn keys(&self, account: &GrantedTicket) -> Result<AccountKeys, AccountKeyError>;
 }
 
-/// Why an account's keytab can't be used.
+/// Why an account's keys can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountKeyError {
     /// There is no such file, or it can't be read.
@@ -43,6 +56,55 @@ pub enum AccountKeyError {
         /// Its path.
         path: PathBuf,
     },
+    /// The broker is to make the account's keys, and the KDC has none of them yet.
+    #[error("the broker has not made a key of {client} yet")]
+    NotMade {
+        /// Whose.
+        client: Principal,
+    },
+}
+
+/// The keys that the broker made, and the files of accounts of which it made none.
+pub struct AccountKeyring {
+    keytabs: AccountKeytabs,
+    book: Book,
+}
+
+impl AccountKeyring {
+    /// The keys of this book and these files.
+    pub fn new(keytabs: AccountKeytabs, book: Book) -> Self {
+        Self { keytabs, book }
+    }
+}
+
+#[async_trait]
+impl AccountKeySource for AccountKeyring {
+    async fn keys(&self, account: &GrantedTicket) -> Result<AccountKeys, AccountKeyError> {
+        let client = account.client.clone();
+        match self.book.read(|ledger| made_keysets(ledger, &client)) {
+            Some(keysets) => Ok(AccountKeys { client, keysets }),
+            None if account.mode == AccountMode::Managed => {
+                Err(AccountKeyError::NotMade { client })
+            }
+            None => self.keytabs.keys(account).await,
+        }
+    }
+}
+
+/// The keysets of a principal that a KDC may use now: the current one, and one that is being
+/// set, which some KDCs use already. `None` while there is no current one.
+fn made_keysets(ledger: &Ledger, client: &Principal) -> Option<Vec<Keyset>> {
+    let managed = ledger.principal(client)?;
+    let current = managed.current()?;
+    let activating = managed.under_way().filter(|held| held.phase == Phase::Activating);
+    Some([Some(current), activating].into_iter().flatten().map(|h| h.keyset.clone()).collect())
+}
+
+/// A directory of keytab files, one a login, `<login>.keytab`, as the administrator hands them
+/// over. A file is read each time, so that one that was replaced counts from the next exchange.
+#[derive(Clone, Debug)]
+pub struct AccountKeytabs {
+    dir: PathBuf,
 }
 
 impl AccountKeytabs {
@@ -50,12 +112,11 @@ impl AccountKeytabs {
     pub fn new(dir: &Path) -> Self {
         Self { dir: dir.to_owned() }
     }
+}
 
-    /// The account's keys.
-    ///
-    /// # Errors
-    /// When its file can't be used.
-    pub async fn keys(&self, account: &GrantedTicket) -> Result<AccountKeys, AccountKeyError> {
+#[async_trait]
+impl AccountKeySource for AccountKeytabs {
+    async fn keys(&self, account: &GrantedTicket) -> Result<AccountKeys, AccountKeyError> {
         let path = self.dir.join(format!("{}.keytab", account.login));
         let client = account.client.clone();
         let read = tokio::task::spawn_blocking({

@@ -1,32 +1,44 @@
-//! Tickets of role accounts: one cached TGT for each, shared by all its pods.
+//! Tickets of role accounts: one cached TGT for each, shared by its pods as far as its
+//! entitlement says ([`SharedTicket`]).
 //!
 //! A ticket is fetched by an AS exchange, never renewed: that is one round trip, and a
 //! disabled account is noticed. The same question asked at once is asked once. It is
 //! fetched anew at half its life, a little earlier by chance so that accounts do not come in
 //! step; a copy that is handed out has at least half its life.
 //!
+//! No ticket is taken from a pod that has it: a disabled account's tickets end by themselves.
+//!
+//! - `account`: whose keys they are fetched with. - [`refresh`]: fetches them anew. - [`watch`]:
+//!   how accounts are at the KDC whose keys are not the broker's.
+//!
 //! What is not here: which pod may have which ticket (the grant says), and recording that
 //! a ticket leaves (whoever hands it out does, before it does).
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
-use krb_proto::Principal;
+use krb_proto::{NodeName, Principal};
 
 use crate::{
     clock::{Clock, Entropy},
-    entitlement::{GrantedTicket, Login},
-    kdc::{Kdc, KdcError},
+    entitlement::GrantedTicket,
+    kdc::{Kdc, KdcError, gate::Class},
     krb5::ccache::Credential,
+    lease::{
+        Lease,
+        share::{Share, SharedTicket},
+    },
 };
 
 mod account;
 pub mod refresh;
+pub mod watch;
 
-pub use account::{AccountKeyError, AccountKeytabs, read_keys};
+pub use account::{AccountKeyError, AccountKeySource, AccountKeyring, AccountKeytabs, read_keys};
 
 /// How tickets are fetched.
 #[derive(Clone, Copy, Debug)]
@@ -40,12 +52,14 @@ pub struct TicketTimes {
 /// The cached tickets.
 pub struct Tickets {
     kdc: Arc<dyn Kdc>,
-    keytabs: AccountKeytabs,
+    keys: Arc<dyn AccountKeySource>,
     times: TicketTimes,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
-    slots: Mutex<HashMap<Login, Arc<Slot>>>,
+    slots: Mutex<Slots>,
 }
+
+type Slots = HashMap<SharedTicket, Arc<Slot>>;
 
 #[derive(Default)]
 struct Slot {
@@ -64,7 +78,7 @@ struct Kept {
 /// Why there is no ticket.
 #[derive(Debug, thiserror::Error)]
 pub enum TicketError {
-    /// The account's keytab can't be used.
+    /// The account's keys can't be used.
     #[error("the keys of {client}")]
     Keys {
         /// Whose.
@@ -86,20 +100,25 @@ impl Tickets {
     /// A cache with nothing in it.
     pub fn new(
         kdc: Arc<dyn Kdc>,
-        keytabs: AccountKeytabs,
+        keys: Arc<dyn AccountKeySource>,
         times: TicketTimes,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Self {
-        Self { kdc, keytabs, times, clock, entropy, slots: Mutex::default() }
+        Self { kdc, keys, times, clock, entropy, slots: Mutex::default() }
     }
 
-    /// A ticket with at least half its life, from the cache or the KDC.
+    /// A ticket with at least half its life, from the cache or the KDC. What is asked there
+    /// counts as `class`.
     ///
     /// # Errors
-    /// When the account's keytab can't be used, or the KDC gives no ticket.
-    pub async fn ticket(&self, account: &GrantedTicket) -> Result<Arc<Credential>, TicketError> {
-        let slot = self.slot(&account.login);
+    /// When the account's keys can't be used, or the KDC gives no ticket.
+    pub async fn ticket(
+        &self,
+        ticket: &SharedTicket,
+        class: Class,
+    ) -> Result<Arc<Credential>, TicketError> {
+        let slot = self.slot(ticket);
         if let Some(kept) = slot.fresh(self.now()) {
             return Ok(kept);
         }
@@ -107,65 +126,100 @@ impl Tickets {
         if let Some(kept) = slot.fresh(self.now()) {
             return Ok(kept); // somebody asked meanwhile
         }
-        match self.fetch(account, &slot).await {
+        match self.fetch(&ticket.account, class, &slot).await {
             Ok(credential) => Ok(credential),
             Err(error) => slot.half_left(self.now()).ok_or(error),
         }
     }
 
-    /// The tickets of all these accounts, if each is in the cache with at least half its life.
+    /// The tickets of all these accounts for a pod of `node`, if each is in the cache with at
+    /// least half its life. One that no other pod has never is.
     pub fn at_hand(
         &self,
         accounts: &[GrantedTicket],
+        node: &NodeName,
     ) -> Option<Vec<(GrantedTicket, Arc<Credential>)>> {
         let now = self.now();
         let fresh = |account: &GrantedTicket| {
-            Some((account.clone(), self.slot(&account.login).fresh(now)?))
+            let ticket = SharedTicket::before_lease(account, node)?;
+            Some((account.clone(), self.known_slot(&ticket)?.fresh(now)?))
         };
         accounts.iter().map(fresh).collect()
     }
 
     /// The ticket that is kept, however old, as long as it has not ended.
-    pub fn kept(&self, login: &Login) -> Option<Arc<Credential>> {
+    pub fn kept(&self, ticket: &SharedTicket) -> Option<Arc<Credential>> {
         let now = self.now();
-        self.slot(login).kept().map(|kept| kept.credential).filter(|c| c.endtime > now)
+        self.known_slot(ticket)?.kept().map(|kept| kept.credential).filter(|c| c.endtime > now)
     }
 
     /// When the ticket that is kept was asked for, by the broker's clock.
-    pub fn fetched_at(&self, login: &Login) -> Option<SystemTime> {
-        self.slot(login).kept().map(|kept| kept.fetched_at)
+    pub fn fetched_at(&self, ticket: &SharedTicket) -> Option<SystemTime> {
+        self.known_slot(ticket)?.kept().map(|kept| kept.fetched_at)
     }
 
-    /// Forgets the account's ticket: the next pod gets another one.
-    pub fn forget(&self, login: &Login) {
-        *self.slot(login).lock() = None;
+    /// Forgets the tickets that the lease has: its node is not to be trusted with them, and
+    /// the next pod gets other ones.
+    pub fn forget_for(&self, lease: &Lease) {
+        lease.shared_tickets().for_each(|ticket| drop(self.slots().remove(&ticket)));
     }
 
-    /// When the account's ticket is due to be fetched anew. `latest_endtime` is the end of
-    /// the last one that left, for an account of which none is kept.
-    pub fn refresh_at(&self, login: &Login, latest_endtime: Option<SystemTime>) -> SystemTime {
-        let kept = self.slot(login).kept().map(|kept| kept.refresh_at);
-        let by_end = || latest_endtime.and_then(|end| end.checked_sub(self.times.life / 2));
-        kept.or_else(by_end).unwrap_or(SystemTime::UNIX_EPOCH)
+    /// Forgets all tickets of the account, whoever shares them.
+    pub fn forget(&self, client: &Principal) {
+        self.slots().retain(|ticket, _| ticket.account.client != *client);
+    }
+
+    /// Forgets what nobody has use for: of tickets that are not `in_use`, those that have
+    /// ended or that no other lease can ever have.
+    pub fn forget_unused(&self, in_use: impl Fn(&SharedTicket) -> bool) {
+        let now = self.now();
+        self.slots().retain(|ticket, slot| {
+            let ended = || slot.kept().is_none_or(|kept| kept.credential.endtime <= now);
+            in_use(ticket) || !(matches!(ticket.share, Share::Lease(_)) || ended())
+        });
+    }
+
+    /// When the ticket is due to be fetched anew. `latest_endtime` is the end of the last one of
+    /// the account's that left, for a ticket that is not kept: after a start of the broker.
+    pub fn refresh_at(
+        &self,
+        ticket: &SharedTicket,
+        latest_endtime: Option<SystemTime>,
+    ) -> SystemTime {
+        let kept = self.known_slot(ticket).and_then(|slot| slot.kept());
+        let by_end = || {
+            let before_the_end = match ticket.share {
+                Share::All => self.times.life / 2,
+                Share::Node(_) | Share::Lease(_) => self.some_of_many(ticket),
+            };
+            latest_endtime?.checked_sub(before_the_end)
+        };
+        kept.map(|kept| kept.refresh_at).or_else(by_end).unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    /// How long before the end of the account's latest ticket one of its many is due whose own
+    /// end is not known: it may have been fetched half a life earlier than that. Spread over a
+    /// quarter of a life, so that not all come at once.
+    fn some_of_many(&self, ticket: &SharedTicket) -> Duration {
+        let mut hasher = DefaultHasher::new();
+        ticket.hash(&mut hasher);
+        let part = u32::try_from(hasher.finish() % 1_000).unwrap_or(0);
+        self.times.life - self.times.life / 4 * part / 1_000
     }
 
     async fn fetch(
         &self,
         account: &GrantedTicket,
+        class: Class,
         slot: &Slot,
     ) -> Result<Arc<Credential>, TicketError> {
         let client = &account.client;
         let fetched_at = self.now();
-        let keys = self
-            .keytabs
-            .keys(account)
-            .await
-            .map_err(|source| TicketError::Keys { client: client.clone(), source })?;
-        let credential = self
-            .kdc
-            .tgt(&keys, self.times.life)
-            .await
-            .map_err(|source| TicketError::Kdc { client: client.clone(), source })?;
+        let keys = self.keys.keys(account).await;
+        let keys = keys.map_err(|source| TicketError::Keys { client: client.clone(), source })?;
+        let credential = self.kdc.for_class(class).tgt(&keys, self.times.life).await;
+        let credential =
+            credential.map_err(|source| TicketError::Kdc { client: client.clone(), source })?;
         let credential = Arc::new(credential);
         let life = credential.endtime.duration_since(credential.starttime).unwrap_or_default();
         let refresh_at = credential.starttime + life.mul_f64(0.5 - self.jitter() * 0.1);
@@ -173,9 +227,16 @@ impl Tickets {
         Ok(credential)
     }
 
-    fn slot(&self, login: &Login) -> Arc<Slot> {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.entry(login.clone()).or_default().clone()
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slot(&self, ticket: &SharedTicket) -> Arc<Slot> {
+        self.slots().entry(ticket.clone()).or_default().clone()
+    }
+
+    fn known_slot(&self, ticket: &SharedTicket) -> Option<Arc<Slot>> {
+        self.slots().get(ticket).cloned()
     }
 
     /// 0 to 1, by chance.
@@ -191,7 +252,7 @@ impl Tickets {
 }
 
 impl Slot {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Kept>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -9,7 +9,10 @@ use std::{
 };
 
 use krb_broker::{
-    audit::{Actor, Event, Record, file::FileAudit},
+    audit::{
+        Actor, Event, Record,
+        file::{FileAudit, Settings},
+    },
     clock::{Clock, SystemClock, SystemEntropy},
     store::{
         LeaseStore,
@@ -53,7 +56,8 @@ fn start(directory: &Path) -> Result<(Committer, u64), Box<dyn Error>> {
         key.iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte)) + 1
     });
     let now = clock.now().wall;
-    let audit = FileAudit::open(&directory.join("audit.log"), loaded.audit_head, now)?;
+    let log = Settings::new(&directory.join("audit.log"));
+    let audit = FileAudit::open(log, &master, loaded.audit_head, now)?;
     let pace = Pace { snapshot_every: Duration::from_millis(20), ..Pace::default() };
     let (committer, _) = Committer::start(Arc::new(store), Arc::new(audit), clock, pace)?;
     Ok((committer, next))
@@ -66,5 +70,6 @@ fn round(number: u64) -> Round {
         puts: vec![(number.to_be_bytes().to_vec(), value)],
         deletes: Vec::new(),
         audit: vec![line],
+        ..Round::default()
     }
 }

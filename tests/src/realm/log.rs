@@ -44,6 +44,16 @@ impl KdcRequests {
     }
 }
 
+/// TGTs that a KDC logged to have issued to this client by AS exchanges.
+pub(super) fn tgts_issued_to(log: &Path, client: &str) -> u64 {
+    let to_it = format!(", {client} for krbtgt/");
+    let issued = |line: &&str| {
+        line.contains(": AS_REQ ") && line.contains(": ISSUE:") && line.contains(&to_it)
+    };
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    u64::try_from(text.lines().filter(issued).count()).unwrap_or(u64::MAX)
+}
+
 /// Requests that kadmind logged, by operation (`kadm5_init`, `kadm5_create_principal`, ...).
 pub(super) fn kadmin_requests(log: &Path) -> BTreeMap<String, u64> {
     let mut counted = BTreeMap::new();

@@ -292,6 +292,12 @@ impl Realm {
         KdcRequests::read(&self.servers.kdc_log(index))
     }
 
+    /// How many TGTs the primary KDC issued by AS exchanges to the principal `login` so far.
+    pub fn tgts_issued_to(&self, login: &str) -> u64 {
+        let client = format!("{login}@{}", self.name());
+        log::tgts_issued_to(&self.servers.kdc_log(0), &client)
+    }
+
     /// What kadmind was asked so far, by operation (`kadm5_setkey_principal4`, ...).
     pub fn kadmin_requests(&self) -> BTreeMap<String, u64> {
         log::kadmin_requests(&self.servers.kadmind_log())

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use krb_node_agent::dial::{Dial as _, TlsDial};
 use krb_proto::v1::{
     self, lease_service_client::LeaseServiceClient,
-    namespace_service_client::NamespaceServiceClient, node_service_client::NodeServiceClient,
+    namespace_service_client::NamespaceServiceClient,
+    node_admin_service_client::NodeAdminServiceClient, node_service_client::NodeServiceClient,
     principal_service_client::PrincipalServiceClient, status_service_client::StatusServiceClient,
 };
 use tonic::transport::Channel;
@@ -57,6 +58,18 @@ impl Api {
     /// `NamespaceService`.
     pub fn namespaces(&self) -> NamespaceServiceClient<Channel> {
         NamespaceServiceClient::new(self.channel.clone())
+    }
+
+    /// `NodeAdminService`.
+    pub fn node_admin(&self) -> NodeAdminServiceClient<Channel> {
+        NodeAdminServiceClient::new(self.channel.clone())
+    }
+
+    /// What the broker says of a node.
+    pub async fn node(&self, name: &str) -> Result<Option<v1::Node>, tonic::Status> {
+        let request = v1::ListNodesRequest { page_size: 1_000, ..v1::ListNodesRequest::default() };
+        let nodes = self.node_admin().list_nodes(request).await?.into_inner().nodes;
+        Ok(nodes.into_iter().find(|node| node.name == name))
     }
 
     /// `PrincipalService`.

@@ -18,6 +18,7 @@ pub mod pods;
 pub mod programs;
 mod refusal;
 pub mod see;
+pub mod swarm;
 
 use std::{
     fmt, fs, io,
@@ -52,6 +53,13 @@ pub struct Account {
 /// that a test can see whether a key still opens anything.
 pub const TSFOO: Account =
     Account { login: "tsfoo", uid: 61_234, more: "services: [HTTP, nfs]\nclient: true\n" };
+
+impl Account {
+    /// Whether the broker makes its keys: no administrator does.
+    pub fn is_managed(&self) -> bool {
+        self.more.contains("role_account: managed")
+    }
+}
 
 /// Everything that a story needs.
 pub struct World {
@@ -176,8 +184,8 @@ impl World {
     }
 }
 
-/// Writes an account's entitlement into `dir/entitlements`, makes it in the realm, and puts its
-/// keytab into `dir/accounts`.
+/// Writes an account's entitlement into `dir/entitlements`; unless the broker makes its keys,
+/// makes it in the realm and puts its keytab into `dir/accounts`.
 ///
 /// # Errors
 /// When the realm refuses, or a file can't be written.
@@ -185,6 +193,9 @@ pub fn write_account(dir: &Path, realm: &Realm, account: &Account) -> Result<(),
     let login = account.login;
     let text = entitle::text(account);
     write(&dir.join("entitlements").join(format!("{login}.yaml")), &text)?;
+    if account.is_managed() {
+        return Ok(());
+    }
     let keytab = realm.add_role_account(login).map_err(|e| WorldError::new("an account", e))?;
     let place = dir.join("accounts").join(format!("{login}.keytab"));
     fs::copy(&keytab, &place).map_err(|e| WorldError::new("copying a keytab", e))?;

@@ -110,7 +110,28 @@ impl Pki {
         name: &str,
         subject: &Subject<'_>,
     ) -> Result<Files, WorldError> {
-        let key = KeyPair::generate().map_err(failed)?;
+        self.issue_for(role, name, subject, &KeyPair::generate().map_err(failed)?)
+    }
+
+    /// The same for the key of the certificate that was issued under the name `other`.
+    pub fn issue_with_key_of(
+        &self,
+        other: &str,
+        role: &str,
+        name: &str,
+        subject: &Subject<'_>,
+    ) -> Result<Files, WorldError> {
+        let key = KeyPair::from_pem(&fs::read_to_string(self.files(other).key)?).map_err(failed)?;
+        self.issue_for(role, name, subject, &key)
+    }
+
+    fn issue_for(
+        &self,
+        role: &str,
+        name: &str,
+        subject: &Subject<'_>,
+        key: &KeyPair,
+    ) -> Result<Files, WorldError> {
         let mut params = CertificateParams::default();
         if let Some(organisation) = subject.organisation {
             params.distinguished_name.push(DnType::OrganizationName, organisation);
@@ -123,7 +144,7 @@ impl Pki {
             params.not_before = rcgen::date_time_ymd(2001, 1, 1);
             params.not_after = rcgen::date_time_ymd(2002, 1, 1);
         }
-        self.write(role, name, params, &key)
+        self.write(role, name, params, key)
     }
 
     /// Has the CA of `role` sign whatever `params` say, and keeps it under `name`.

@@ -25,7 +25,7 @@ fn outcome<T>(answer: Result<T, Status>) -> String {
 /// Every method of operators and viewers, and how the caller was answered.
 async fn asks(api: &Api) -> Vec<(&'static str, String)> {
     let (mut leases, mut names) = (api.leases(), api.namespaces());
-    let mut status = api.status();
+    let (mut status, mut nodes) = (api.status(), api.node_admin());
     let lease = v1::GetLeaseRequest::default();
     let accept = v1::AcceptNamespaceRequest::default();
     vec![
@@ -33,6 +33,10 @@ async fn asks(api: &Api) -> Vec<(&'static str, String)> {
         ("GetLease", outcome(leases.get_lease(lease).await)),
         ("ListNamespaces", outcome(names.list_namespaces(v1::ListNamespacesRequest {}).await)),
         ("AcceptNamespace", outcome(names.accept_namespace(accept).await)),
+        ("ListNodes", outcome(nodes.list_nodes(v1::ListNodesRequest::default()).await)),
+        ("EvictNode", outcome(nodes.evict_node(v1::EvictNodeRequest::default()).await)),
+        ("UnbanNode", outcome(nodes.unban_node(v1::UnbanNodeRequest::default()).await)),
+        ("ReleaseBrake", outcome(nodes.release_brake(v1::ReleaseBrakeRequest::default()).await)),
         ("GetStatus", outcome(status.get_status(v1::GetStatusRequest {}).await)),
         ("FinishRecovery", outcome(status.finish_recovery(v1::FinishRecoveryRequest {}).await)),
     ]
@@ -66,10 +70,10 @@ async fn each_role_calls_its_methods_and_no_other() -> Story {
         }
     }
     let denied = world.broker.audited("call.denied");
-    assert_eq!(denied.len(), 6 + 3 + 3 + 3);
+    assert_eq!(denied.len(), 10 + 7 + 3 + 3);
     assert!(denied.iter().all(|line| line["reason"] == "ROLE_NOT_ALLOWED"), "{denied:?}");
     let actors = ["node:node-a", "viewer:victor", "operator:olga"];
-    for (actor, lines) in actors.iter().zip([6, 6, 3]) {
+    for (actor, lines) in actors.iter().zip([10, 10, 3]) {
         assert_eq!(denied.iter().filter(|line| line["actor"] == *actor).count(), lines, "{actor}");
     }
     world.serves_on("good", "node-a").await?;

@@ -27,6 +27,17 @@ krb-broker/admin@EXAMPLE.COM i tsfoo@EXAMPLE.COM
 }
 
 #[test]
+fn a_managed_account_has_its_one_line_by_name_and_no_other() {
+    let admin = "krb-broker/admin@EXAMPLE.COM".parse().unwrap();
+    let text = acl::text(&entitlements("role_account: managed\n"), &rules(), &admin);
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains(" tsfoo@")).collect();
+    let wanted = "krb-broker/admin@EXAMPLE.COM admsi tsfoo@EXAMPLE.COM -maxlife 4h -maxrenewlife 0 \
+                  -policy krb-broker";
+    assert_eq!(lines, [wanted], "{text}");
+    assert!(text.contains("krb-broker/admin@EXAMPLE.COM i tsbar@EXAMPLE.COM"), "{text}");
+}
+
+#[test]
 fn a_service_named_like_the_brokers_own_principal_gets_no_line() {
     let admin = "nfs/admin@EXAMPLE.COM".parse().unwrap();
     let text = acl::text(&entitlements(""), &rules(), &admin);

@@ -3,7 +3,10 @@ use proptest::prelude::*;
 
 use super::{entitlements, pod, rules, run_as};
 use crate::{
-    entitlement::{Denial, Grant, decide::decide, denial::POD_UNKNOWN, service::is_reserved},
+    entitlement::{
+        AccountMode, Denial, Grant, Sharing, decide::decide, denial::POD_UNKNOWN,
+        service::is_reserved,
+    },
     pods::Pod,
 };
 
@@ -36,6 +39,11 @@ fn a_pod_gets_its_services_on_its_host_names_and_the_ticket_of_its_account() {
         ]
     );
     assert_eq!(grant.tickets[0].client.to_string(), "tsfoo@EXAMPLE.COM");
+    let terms = (grant.tickets[0].mode, grant.tickets[0].sharing);
+    assert_eq!(terms, (AccountMode::Keytab, Sharing::Principal));
+    let grant = decided("role_account: managed\nsharing: node\n", &asking).unwrap();
+    let terms = (grant.tickets[0].mode, grant.tickets[0].sharing);
+    assert_eq!(terms, (AccountMode::Managed, Sharing::Node));
     assert_eq!((grant.account.as_str(), grant.uid, grant.gid), ("tsfoo", 1234, 1111));
     assert_eq!(grant.keytab_gid, Some(1111));
     asking.fs_group = Some(1112);

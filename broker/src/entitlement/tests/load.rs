@@ -1,7 +1,9 @@
 use std::{fs, os::unix::fs::symlink};
 
 use super::{TSBAR, TSFOO};
-use crate::entitlement::{Login, account::DEFAULT_LIMITS, load::Entitlements};
+use crate::entitlement::{
+    AccountMode, Login, Sharing, account::DEFAULT_LIMITS, load::Entitlements,
+};
 
 const DOCUMENT: &str = include_str!("../../../../docs/entitlements.md");
 
@@ -19,6 +21,7 @@ fn the_example_of_the_documentation_is_read_with_every_field() {
     assert!(account.pod_instances);
     assert_eq!(account.reserved_services.len(), 1);
     assert_eq!(account.node_labels.len(), 1);
+    assert_eq!((account.mode, account.sharing), (AccountMode::Keytab, Sharing::Node));
     assert_eq!(account.limits, DEFAULT_LIMITS, "the example shows the defaults");
     assert_eq!(entitlements.of_namespace(&"tsfoo".parse().unwrap()), Some(account));
 }
@@ -30,6 +33,29 @@ fn a_file_that_says_the_least_gets_the_defaults() {
     let account = entitlements.accounts()[0];
     assert_eq!(account.limits, DEFAULT_LIMITS);
     assert!(!account.pod_instances && !account.client && account.services.is_empty());
+    assert_eq!((account.mode, account.sharing), (AccountMode::Keytab, Sharing::Principal));
+}
+
+#[test]
+fn an_account_says_who_makes_its_keys_and_who_shares_its_ticket() {
+    let labels = "node_labels: {node-restriction.kubernetes.io/zone: secure}\n";
+    for (more, mode, sharing) in [
+        (String::new(), AccountMode::Keytab, Sharing::Principal),
+        ("role_account: managed\nsharing: pod\n".into(), AccountMode::Managed, Sharing::Pod),
+        ("role_account: keytab\nsharing: node\n".into(), AccountMode::Keytab, Sharing::Node),
+        (labels.to_owned(), AccountMode::Keytab, Sharing::Node),
+        (format!("{labels}sharing: principal\n"), AccountMode::Keytab, Sharing::Principal),
+    ] {
+        let text = format!("{TSFOO}{more}");
+        let entitlements =
+            Entitlements::read([("a.yaml", text.as_str()), ("b.yaml", TSBAR)]).unwrap();
+        let account = entitlements.account(&"tsfoo".parse().unwrap()).unwrap();
+        assert_eq!((account.mode, account.sharing), (mode, sharing), "{more}");
+    }
+    let text = format!("{TSFOO}role_account: Managed\nsharing: [node]\n");
+    let found = problems(&[("a.yaml", &text), ("b.yaml", TSBAR)]).join("\n");
+    assert!(found.contains("role_account: \"Managed\" is not keytab or managed"), "{found}");
+    assert!(found.contains("sharing: [\"node\"] is not a text"), "{found}");
 }
 
 #[test]

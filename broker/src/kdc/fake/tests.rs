@@ -1,5 +1,8 @@
 use super::*;
-use crate::{clock::TestClock, kdc::contract};
+use crate::{
+    clock::TestClock,
+    kdc::{AccountKeys, Kdc, KeyAdmin, Observation, contract},
+};
 
 fn realm() -> FakeRealm {
     FakeRealm::new("R".parse().unwrap(), Arc::new(TestClock::default()))

@@ -1,14 +1,16 @@
 //! The administration of an MIT realm: kadm5, through libkadm5clnt_mit.
 //!
-//! - `admin`: the recipe, how a principal is made and gets its keys. - `link`: one call to
-//!   kadmind, through the gate, within its time. - `workers`: the threads that block in the
-//!   library. - `ffi`: the library. - `startup`: what is checked before the broker serves.
+//! - `admin`: the recipe, how a principal is made and gets its keys. - `described`: its
+//!   attributes in kadm5's terms. - `link`: one call to kadmind, through the gate, within its
+//!   time. - `workers`: the threads that block in the library. - `ffi`: the library.
+//! - `startup`: what is checked before the broker serves.
 //!
 //! It sets keys only on principals that carry the broker's policy, never on reserved names, and
 //! never lowers a kvno. It keeps no state but its connections: the KDC is asked each time.
 
 mod admin;
 mod codes;
+mod described;
 mod descriptors;
 mod ffi;
 mod link;

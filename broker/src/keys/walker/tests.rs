@@ -41,7 +41,7 @@ fn world() -> World {
     let book = Book::new(Ledger::new("test".into()), committer, sealer, clock.clone());
     let times = TicketTimes { life: Duration::from_secs(60), retry_after: Duration::from_secs(1) };
     let keytabs = AccountKeytabs::new(std::path::Path::new("/nonexistent"));
-    let tickets = Tickets::new(realm.clone(), keytabs, times, clock, entropy.clone());
+    let tickets = Tickets::new(realm.clone(), Arc::new(keytabs), times, clock, entropy.clone());
     let name = "EXAMPLE.COM".parse().unwrap();
     let pusher = Pusher::new(book.clone(), Arc::new(Hub::default()), Arc::new(tickets), name);
     let checked = Arc::new(AtomicBool::new(true));

@@ -14,7 +14,7 @@ use prost::Message;
 use super::{SEALED_IN, lease_id, wire};
 use crate::{
     clock::{Now, from_unix_millis},
-    entitlement::GrantedTicket,
+    entitlement::{AccountMode, GrantedTicket, Sharing},
     kdc::Attributes,
     keys::{
         Held, ManagedPrincipal, Phase, Recipient,
@@ -227,7 +227,9 @@ fn lease(name: &[u8], value: &[u8]) -> Read<Lease> {
         keytab_gid: stored.keytab_gid,
     };
     let ticket = |ticket: &wire::Ticket| -> Read<GrantedTicket> {
-        Ok(GrantedTicket { login: parsed(&ticket.login)?, client: parsed(&ticket.client)? })
+        let mode = if ticket.managed { AccountMode::Managed } else { AccountMode::Keytab };
+        let (login, client) = (parsed(&ticket.login)?, parsed(&ticket.client)?);
+        Ok(GrantedTicket { login, client, mode, sharing: sharing(ticket.sharing)? })
     };
     Ok(Lease {
         id: lease_id(name).ok_or("its key is no lease id")?,
@@ -322,6 +324,15 @@ fn split(name: &[u8]) -> Read<(Principal, &[u8])> {
 fn number(bytes: &[u8]) -> Read<u32> {
     let bytes: [u8; 4] = bytes.try_into().map_err(|_| "its key has no kvno")?;
     Ok(u32::from_be_bytes(bytes))
+}
+
+fn sharing(sharing: u32) -> Read<Sharing> {
+    Ok(match sharing {
+        0 => Sharing::Principal,
+        1 => Sharing::Node,
+        2 => Sharing::Pod,
+        _ => return Err(format!("the sharing {sharing} is not known")),
+    })
 }
 
 fn lease_state(state: u32) -> Read<LeaseState> {

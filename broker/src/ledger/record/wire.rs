@@ -48,6 +48,11 @@ pub struct Ticket {
     pub login: String,
     #[prost(string, tag = "2")]
     pub client: String,
+    #[prost(bool, tag = "3")]
+    pub managed: bool,
+    /// 0 principal, 1 node, 2 pod.
+    #[prost(uint32, tag = "4")]
+    pub sharing: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -5,6 +5,7 @@ use prost::Message;
 use super::{SEALED_IN, wire};
 use crate::{
     clock::unix_millis,
+    entitlement::{AccountMode, Sharing},
     keys::{
         Held, ManagedPrincipal, Phase,
         due::{Debt, Kind},
@@ -112,6 +113,8 @@ fn of_lease(lease: &Lease) -> wire::Lease {
             .map(|ticket| wire::Ticket {
                 login: ticket.login.to_string(),
                 client: ticket.client.to_string(),
+                managed: ticket.mode == AccountMode::Managed,
+                sharing: sharing(ticket.sharing),
             })
             .collect(),
         state: lease_state(lease.state),
@@ -205,6 +208,14 @@ fn of_keyset(managed: &ManagedPrincipal, held: &Held, sealer: &Sealer) -> wire::
         since: unix_millis(held.since),
         retired_at: held.retired_at.map(unix_millis),
         missed: held.missed,
+    }
+}
+
+fn sharing(sharing: Sharing) -> u32 {
+    match sharing {
+        Sharing::Principal => 0,
+        Sharing::Node => 1,
+        Sharing::Pod => 2,
     }
 }
 

@@ -71,7 +71,8 @@ fn world(nodes: u8) -> World {
     let book = Book::new(Ledger::new("test".into()), committer, sealer, clock.clone());
     let times = TicketTimes { life: MINUTE, retry_after: MINUTE };
     let keytabs = AccountKeytabs::new(std::path::Path::new("/nonexistent"));
-    let tickets = Tickets::new(realm.clone(), keytabs, times, clock.clone(), entropy.clone());
+    let tickets =
+        Tickets::new(realm.clone(), Arc::new(keytabs), times, clock.clone(), entropy.clone());
     let (tickets, hub) = (Arc::new(tickets), Arc::new(Hub::default()));
     let name = "EXAMPLE.COM".parse().unwrap();
     let pusher = Pusher::new(book.clone(), hub.clone(), tickets.clone(), name);
@@ -170,9 +171,11 @@ async fn a_mass_cut_revokes_nothing_and_an_eviction_meanwhile_does() {
     assert_eq!((hit.nodes.as_slice(), hit.leases.len()), ([node(3)].as_slice(), 1));
     assert_eq!(hit, planned);
     assert_ne!(world.lease(3), LeaseState::Active);
-    use Event::{LeaseRevoking, NodeBanned, NodeEvicted, SessionLost};
     let last: Vec<Event> = world.audit.events().into_iter().rev().take(5).rev().collect();
-    assert_eq!(last[..4], [NodeBanned, NodeEvicted, SessionLost, LeaseRevoking]);
+    assert_eq!(
+        last[..4],
+        [Event::NodeBanned, Event::NodeEvicted, Event::SessionLost, Event::LeaseRevoking]
+    );
 
     world.pass(MINUTE, 1..=50).await;
     assert_eq!((world.count(Event::BrakeOff), world.count(Event::SessionLost)), (1, 1));

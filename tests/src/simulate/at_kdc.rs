@@ -1,0 +1,243 @@
+//! The steps that are taken at the KDC: as `keys::walker::at_kdc`.
+
+use krb_broker::{
+    kdc::Observation,
+    keys::{
+        propagation::Setting,
+        standing::{Off, Standing},
+        walk::{Burnt, Step},
+    },
+    krb5::key::{Enctype, Keyset},
+};
+use krb_proto::{Kvno, Principal};
+
+use super::{
+    broker::print_of,
+    plan::{Millis, SECOND, Sabotage},
+    realm::{Away, Call, Reply},
+    sim::{Answer, Sim},
+    walking::{LOOK_AGAIN, Took, push_all},
+    world::{Event, Fate},
+};
+
+/// How long an answer is waited for.
+const PATIENCE: Millis = 2 * SECOND;
+
+/// Asks kadmin.
+async fn kadmin(sim: &Sim, principal: &Principal, call: Call) -> Result<Reply, Away> {
+    let slot = sim.with(|world| {
+        if let Call::Activate(kvno, _) = call {
+            world.check_activation(principal, kvno);
+        }
+        let slot = world.slots.open();
+        let there = world.random.within(world.plan.kadmin);
+        let lossy = world.now < world.realm.lossy_until && world.random.chance(400);
+        let fate = match lossy {
+            false => Fate::Answered,
+            true if world.random.chance(500) => Fate::AnswerLost,
+            true => Fate::Lost,
+        };
+        if world.now < world.realm.away_until {
+            world.after(there, Event::Replied(slot, Err(Away)));
+        } else {
+            if fate != Fate::Answered {
+                world.after(PATIENCE, Event::Replied(slot, Err(Away)));
+            }
+            world.after(there, Event::Kadmin(principal.clone(), call, slot, fate));
+        }
+        slot
+    });
+    match sim.wait(slot).await {
+        Answer::Kadmin(reply) => reply,
+        _ => Err(Away),
+    }
+}
+
+/// Makes the next keyset, above every number that the store or the KDC ever used.
+pub async fn make(sim: &Sim, principal: &Principal, step: &Step) -> Took {
+    let Ok(Reply::Is(at_kdc)) = kadmin(sim, principal, Call::Inspect).await else {
+        return Took::Failed;
+    };
+    if let Some((found, _)) = at_kdc.and_then(|entry| entry.key) {
+        if !sim.with(|world| world.ledger().principal(principal).is_some_and(|p| p.ours)) {
+            return Took::Failed;
+        }
+        sim.with(|world| world.ledger_mut().seen_at_kdc(principal, found));
+    }
+    let made = sim.with(|world| {
+        let kvno = world.ledger().principal(principal)?.next_kvno().ok()?;
+        let now = world.broker_now().wall;
+        let keyset = Keyset::random(kvno, &[Enctype::Aes256Sha1], &world.entropy, now);
+        world.walk(principal).made = Some((kvno, at_kdc.is_some()));
+        Some(keyset)
+    });
+    let Some(keyset) = made else { return Took::Failed };
+    let rules = sim.with(|world| world.plan.rules.clone());
+    sim.commit_if(|ledger, _, now| {
+        let still = ledger.next_step(principal, now.wall, &rules).is_same(step);
+        still.then(|| {
+            let _used_meanwhile = ledger.add_keyset(principal, keyset, now.wall);
+        })
+    })
+    .await;
+    Took::Step
+}
+
+/// Sets the key at the KDC and sees that every KDC uses it.
+pub async fn set(sim: &Sim, principal: &Principal, kvno: Kvno) -> Took {
+    let known = sim.with(|world| {
+        let managed = world.ledger().principal(principal)?;
+        let held = managed.keysets.get(&kvno)?;
+        Some((held.keyset.clone(), managed.current().is_none()))
+    });
+    let Some((keyset, first)) = known else { return Took::Step };
+    let is_set =
+        sim.with(|world| world.walk(principal).set.as_ref().is_some_and(|set| set.kvno == kvno));
+    if !is_set {
+        match set_at_kdc(sim, principal, &keyset, first).await {
+            Ok(Reply::InTheWay(found)) => return give_way(sim, principal, kvno, found).await,
+            Ok(Reply::Done) => sim.with(|world| {
+                let now = world.broker_now().boot;
+                world.walk(principal).set = Some(Setting::new(kvno, now));
+            }),
+            _ => return Took::Failed,
+        }
+    }
+    let skips = sim.with(|world| world.plan.sabotage == Some(Sabotage::NoObservation));
+    if !first && !skips {
+        let seen = observe(sim, principal).await;
+        let lags = sim.with(|world| {
+            let now = world.broker_now().boot;
+            let propagation = world.plan.rules.times.kdc_propagation;
+            world.walk(principal).set.as_mut().map(|set| set.lags(&seen, now, propagation))
+        });
+        if let Some((lags, pause)) = lags.filter(|(lags, _)| !lags.is_empty()) {
+            let pause = (pause.as_millis() as Millis).clamp(LOOK_AGAIN.0, LOOK_AGAIN.1);
+            sim.with(|world| {
+                world.ledger_mut().set_waiting(principal, Some(lags.join(", ")));
+            });
+            return Took::Nothing(pause);
+        }
+        sim.commit(|_, _, _| ()).await; // KeyObserved
+    }
+    sim.with(|world| world.walk(principal).pushed.clear());
+    became_current(sim, principal, kvno).await;
+    Took::Step
+}
+
+async fn became_current(sim: &Sim, principal: &Principal, kvno: Kvno) {
+    let abrupt = sim
+        .commit(|ledger, _, now| {
+            let abrupt = ledger.principal(principal).is_some_and(|p| p.debt.is_abrupt());
+            ledger.became_current(principal, kvno, now.wall);
+            ledger.finish_revoking(principal);
+            abrupt
+        })
+        .await;
+    sim.with(|world| {
+        world.counts.rotations += 1;
+        world.say(|| format!("{principal}: {kvno} is current"));
+        if abrupt {
+            world.leaves_abruptly(principal, Kvno(kvno.0 - 1));
+        }
+    });
+}
+
+async fn set_at_kdc(
+    sim: &Sim,
+    principal: &Principal,
+    keyset: &Keyset,
+    first: bool,
+) -> Result<Reply, Away> {
+    let (made, (ours, standing), reuses) = sim.with(|world| {
+        let managed = world.ledger().principal(principal);
+        let known = managed.map_or((false, Standing::InUse), |p| (p.ours, p.standing));
+        let reuses = world.plan.sabotage == Some(Sabotage::ReuseNumber);
+        (world.walk(principal).made, known, reuses)
+    });
+    let exists = match made {
+        Some((made, exists)) if made == keyset.kvno => exists,
+        _ if first => match kadmin(sim, principal, Call::Inspect).await? {
+            Reply::Is(None) => false,
+            Reply::Is(Some(entry))
+                if ours || entry.key.is_none_or(|(found, _)| found == keyset.kvno) =>
+            {
+                true
+            }
+            _ => return Err(Away),
+        },
+        _ => true,
+    };
+    if !exists {
+        kadmin(sim, principal, Call::Create).await?;
+        sim.with(|world| world.walk(principal).made = Some((keyset.kvno, true)));
+        sim.commit(|ledger, _, _| ledger.is_ours_now(principal)).await;
+    }
+    let kvno = if reuses && !first { Kvno(keyset.kvno.0 - 1) } else { keyset.kvno };
+    match kadmin(sim, principal, Call::Activate(kvno, print_of(keyset))).await? {
+        Reply::Done => {}
+        other => return Ok(other),
+    }
+    if exists && standing != Standing::InUse {
+        kadmin(sim, principal, Call::SetDisabled(false)).await?;
+    }
+    Ok(Reply::Done)
+}
+
+/// What each KDC says, each at its own time.
+async fn observe(sim: &Sim, principal: &Principal) -> Vec<Observation> {
+    let mut seen = Vec::new();
+    for kdc in 0..2 {
+        let slot = sim.with(|world| {
+            let slot = world.slots.open();
+            let span = world.random.within(world.plan.kadmin);
+            world.after(span, Event::Observe(principal.clone(), kdc, slot));
+            slot
+        });
+        if let Answer::Seen(one) = sim.wait(slot).await {
+            seen.push(one);
+        }
+    }
+    seen
+}
+
+/// Switches the principal off at the KDC.
+pub async fn switch_off(sim: &Sim, principal: &Principal, how: Off) -> Took {
+    let made =
+        sim.with(|world| world.ledger().principal(principal).is_some_and(|known| known.ours));
+    if made {
+        let call = match how {
+            Off::Disabled => Call::SetDisabled(true),
+            Off::Deleted => Call::Delete,
+        };
+        if !matches!(kadmin(sim, principal, call).await, Ok(Reply::Done)) {
+            return Took::Failed;
+        }
+    }
+    let rules = sim.with(|world| world.plan.rules.clone());
+    let went = sim
+        .commit_if(|ledger, _, now| {
+            let still = ledger.next_step(principal, now.wall, &rules) == Step::SwitchOff(how);
+            still.then(|| {
+                ledger.went_off(principal, how, now.wall);
+                ledger.finish_revoking(principal);
+            })
+        })
+        .await;
+    if went.is_some() {
+        sim.with(|world| world.gave_up_all(principal));
+    }
+    Took::Step
+}
+
+/// The KDC has a number that is not below ours: ours is burnt, the next is above both.
+async fn give_way(sim: &Sim, principal: &Principal, kvno: Kvno, found: Kvno) -> Took {
+    sim.commit(|ledger, _, now| {
+        ledger.seen_at_kdc(principal, found);
+        let burn = Step::Burn { kvno, why: Burnt::InTheWay };
+        ledger.take_step(principal, &burn, now.wall);
+    })
+    .await;
+    push_all(sim, principal).await;
+    Took::Step
+}
