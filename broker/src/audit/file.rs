@@ -156,6 +156,7 @@ impl FileAudit {
         let mut outlived = Outlived::default();
         if let (Some(_), Some(first)) = (&state.file, state.first)
             && (was_failed || full)
+            && !state.torn
         {
             fs::rename(path, files::name(path, first)).map_err(|e| self.io("rotating", e))?;
             sync_directory(path).map_err(|e| self.io("naming", e))?;
@@ -173,8 +174,8 @@ impl FileAudit {
                 }
                 state.file = Some(file);
             }
-            // what was added to it never counted, and it has no line that did
-            Some(file) if was_failed && state.first.is_none() => {
+            // what was added to it never counted, and nothing that we wrote before did
+            Some(file) if was_failed && (state.first.is_none() || state.torn) => {
                 file.set_len(state.length).map_err(|e| self.io("cutting", e))?;
             }
             Some(_) => {}
@@ -267,8 +268,13 @@ impl State {
         let Some(newest) = newest else { return Ok(()) };
         let file = File::open(&newest.path).map_err(io)?;
         let tail = Tail::read(&newest.path, &file, key, self.head)?;
-        self.head = self.head.later(tail.last.unwrap_or_default());
-        self.next = self.head.seq + 1 + tail.burnt;
+        if let Some(last) = tail.last.filter(|last| last.seq >= self.head.seq) {
+            self.head = last;
+            self.next = last.seq + 1 + tail.burnt;
+        }
+        if let Some(broken) = &tail.broken {
+            self.say_broken(&newest.path, broken);
+        }
         Ok(())
     }
 
@@ -278,23 +284,31 @@ impl State {
         self.torn = tail.torn;
         let last = tail.last.unwrap_or(self.head);
         self.next = self.next.max(last.seq + 1 + tail.burnt);
-        let path = path.display();
         if tail.torn {
+            let path = path.display();
             tracing::warn!(%path, "the audit log's last line was torn; it is closed");
             let detail = format!("the line after seq {} was torn by a crash", last.seq);
             self.pending.push(repaired(Event::RecoveryAuditTorn, &detail));
         }
         if let Some(broken) = &tail.broken {
-            tracing::error!(%path, broken, "THE AUDIT LOG IS NOT THE ONE THAT WAS WRITTEN");
-            self.pending.push(repaired(Event::RecoveryAuditForged, broken));
+            self.say_broken(path, broken);
         }
         if tail.last.is_some() && last.seq < known.seq {
             let detail =
                 format!("the log ended at seq {}, the store knows of {}", last.seq, known.seq);
+            let path = path.display();
             tracing::error!(%path, detail, "THE AUDIT LOG HAS LOST LINES");
             self.pending.push(repaired(Event::RecoveryAuditShort, &detail));
         }
-        self.head = self.head.later(last);
+        if last.seq >= known.seq {
+            self.head = last;
+        }
+    }
+
+    fn say_broken(&mut self, path: &Path, broken: &str) {
+        let path = path.display();
+        tracing::error!(%path, broken, "THE AUDIT LOG IS NOT THE ONE THAT WAS WRITTEN");
+        self.pending.push(repaired(Event::RecoveryAuditForged, broken));
     }
 
     /// Has done with the file.

@@ -381,7 +381,8 @@ mod tests {
                 r#""principal":"HTTP/web.tsfoo.svc.cluster.local@EXAMPLE.COM","kvnos":[2,3],"#,
                 r#""enctypes":["aes256-cts-hmac-sha1-96","aes128-cts-hmac-sha1-96"],"#,
                 r#""endtime":"2023-11-14T22:13:20.000001Z","#,
-                r#""exposed_until":"2023-11-14T22:18:20.000000Z","detail":"first mount"}"#,
+                r#""exposed_until":"2023-11-14T22:18:20.000000Z","detail":"first mount","#,
+                r#""mac":"ee8392ac7e220ea5ebf9526cdd310df9"}"#,
                 "\n"
             )
         );
@@ -408,7 +409,8 @@ mod tests {
             line(&Record::new(Event::BrokerStarted, Actor::Broker), 1, at(0)),
             concat!(
                 r#"{"v":1,"seq":1,"time":"1970-01-01T00:00:00.000000Z","#,
-                r#""event":"broker.started","actor":"broker","outcome":"done"}"#,
+                r#""event":"broker.started","actor":"broker","outcome":"done","#,
+                r#""mac":"02bd8855d649177ab0c151037966ede3"}"#,
                 "\n"
             )
         );

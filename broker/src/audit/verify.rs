@@ -66,6 +66,11 @@ pub enum Break {
         /// Which line of the file, from 1.
         line: u64,
     },
+    /// A file before others holds no line: the broker leaves none empty.
+    Empty {
+        /// Which file.
+        file: String,
+    },
     /// The file does not begin with a line that names the end of the file before.
     NoBeginning {
         /// Which line of the file, from 1.
@@ -114,6 +119,7 @@ impl fmt::Display for Break {
             Self::Torn { file, line } => {
                 write!(f, "{file} ends within its line {line}: it is torn")
             }
+            Self::Empty { file } => write!(f, "{file} holds no line and others follow it"),
             Self::NoBeginning { line } => {
                 write!(
                     f,
@@ -170,6 +176,8 @@ pub struct Walk {
     /// The line within which the file before ended, and whether it was whole but for its
     /// newline.
     torn: Option<Torn>,
+    /// A file that held no line.
+    empty: Option<String>,
     expected: Vec<Expected>,
 }
 
@@ -198,6 +206,7 @@ impl Walk {
             seen_before: HashMap::new(),
             unread: None,
             torn: None,
+            empty: None,
             expected: Vec::new(),
         }
     }
@@ -231,6 +240,7 @@ impl Walk {
     pub fn file(&mut self, name: &str, mut from: impl BufRead) -> io::Result<FileReport> {
         let mut report = FileReport { name: name.to_owned(), ..FileReport::default() };
         self.seen_before = std::mem::take(&mut self.seen);
+        report.breaks.extend(self.empty.take().map(|file| Break::Empty { file }));
         let mut bytes = Vec::new();
         for line in 1.. {
             bytes.clear();
@@ -252,6 +262,9 @@ impl Walk {
             }
         }
         self.explain_unread(&mut report, None);
+        if report.lines == 0 && self.torn.is_none() {
+            self.empty = Some(name.to_owned());
+        }
         Ok(report)
     }
 

@@ -290,6 +290,10 @@ impl Worker {
     fn run(mut self, queue: &mpsc::Receiver<Message>, most: usize) -> bool {
         loop {
             let Taken { rounds, waiters, closed } = take(queue, most, self.scribe.patience());
+            if rounds.is_empty() && !closed {
+                self.scribe.mend();
+                continue; // the patience was at its end
+            }
             let guard = Unwinding(self.failure.clone()); // speaks before the waiters are dropped
             let outcome = self.commit(rounds).and_then(|logged| {
                 if closed {

@@ -31,6 +31,12 @@ pub struct Settings {
     pub leases: String,
     /// More lines of `[pods]`.
     pub pods: String,
+    /// More lines of `[store]`.
+    pub store: String,
+    /// More lines of `[audit]`.
+    pub audit: String,
+    /// The directory of its audit log; the world's own unless given.
+    pub audit_dir: Option<PathBuf>,
     /// Where it listens; a free loopback port unless given.
     pub listen: Option<SocketAddr>,
 }
@@ -49,6 +55,9 @@ impl Default for Settings {
             entitlements: "reload_every = \"100ms\"\n".to_owned(),
             leases: String::new(),
             pods: "gone_after = \"1s\"\n".to_owned(),
+            store: String::new(),
+            audit: String::new(),
+            audit_dir: None,
             listen: None,
         }
     }
@@ -57,6 +66,7 @@ impl Default for Settings {
 /// A broker process and its files.
 pub struct Broker {
     dir: PathBuf,
+    audit_dir: PathBuf,
     address: SocketAddr,
     child: Option<Child>,
 }
@@ -74,7 +84,8 @@ impl Broker {
             Some(address) => address,
             None => TcpListener::bind("127.0.0.1:0")?.local_addr()?,
         };
-        let mut broker = Self { dir: dir.to_owned(), address, child: None };
+        let audit_dir = settings.audit_dir.clone().unwrap_or_else(|| dir.to_owned());
+        let mut broker = Self { dir: dir.to_owned(), audit_dir, address, child: None };
         write(&broker.config(), &config(dir, memory, address, realm, pki, &settings))?;
         broker.run(&["new-master-key", &memory.join("master.key").display().to_string()])?;
         broker.restart()?;
@@ -100,9 +111,20 @@ impl Broker {
         self.dir.join("broker.toml")
     }
 
-    /// Its audit log, as text.
+    /// Its audit log, rotated files first, as text.
     pub fn audit(&self) -> String {
-        fs::read_to_string(self.dir.join("audit.log")).unwrap_or_default()
+        let read = |path: &PathBuf| {
+            let bytes = fs::read(path).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        self.audit_files().iter().map(read).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The files of its audit log, oldest first.
+    pub fn audit_files(&self) -> Vec<PathBuf> {
+        let log = self.audit_dir.join("audit.log");
+        let rotated = krb_broker::audit::files::rotated(&log).unwrap_or_default();
+        rotated.into_iter().map(|file| file.path).chain([log]).collect()
     }
 
     /// The audit lines of this event, oldest first.
@@ -217,8 +239,8 @@ fn config(
          [keys]\n{keys}[gate]\n{gate}\
          [entitlements]\ndir = {entitlements}\n{more_entitlements}\
          [pods]\nsource = \"file\"\ndir = {pods}\n{more_pods}\
-         [store]\ndir = {store}\nmaster_key = {master}\n\
-         [audit]\nfile = {audit}\n[sessions]\n{sessions}[leases]\n{leases}",
+         [store]\ndir = {store}\nmaster_key = {master}\n{more_store}\
+         [audit]\nfile = {audit}\n{more_audit}[sessions]\n{sessions}[leases]\n{leases}",
         run = at(dir.join("run")),
         cert = at(broker.certificate),
         key = at(broker.key),
@@ -239,7 +261,9 @@ fn config(
         more_pods = settings.pods,
         store = at(dir.join("store")),
         master = at(memory.join("master.key")),
-        audit = at(dir.join("audit.log")),
+        more_store = settings.store,
+        audit = at(settings.audit_dir.as_deref().unwrap_or(dir).join("audit.log")),
+        more_audit = settings.audit,
         sessions = settings.sessions,
         leases = settings.leases,
     )

@@ -41,7 +41,6 @@ const TICKET: &[(&str, &str)] = &[("ts/prestashtkt", "true")];
 fn fails(world: &World, pod: &Pod, reason: &str) -> Result<String, WorldError> {
     let node = &world.nodes[0];
     let wrong = |what: String| WorldError::new(format!("failing to mount {}", pod.name), what);
-    let before = world.broker.audited("lease.denied").len();
     let answer = node.mount(pod)?;
     if answer.is_success() || !answer.message.ends_with(&format!("({reason})")) {
         return Err(wrong(format!("{answer:?}\n{}", world.broker.log())));
@@ -49,8 +48,10 @@ fn fails(world: &World, pod: &Pod, reason: &str) -> Result<String, WorldError> {
     if node.is_mounted(pod) {
         return Err(wrong("something is mounted".to_owned()));
     }
-    let lines = world.broker.audited("lease.denied").split_off(before);
-    if lines.is_empty() || !lines.iter().all(|line| line["reason"] == reason) {
+    let lines = world.broker.audited("lease.denied");
+    let told =
+        |line: &serde_json::Value| line["reason"] == reason && line["pod_uid"] == pod.uid.as_str();
+    if !lines.iter().any(told) {
         return Err(wrong(format!("the audit log says {lines:?}")));
     }
     world.nothing_panicked()?;

@@ -14,7 +14,8 @@ use super::{
 };
 use crate::{
     audit::{Actor, Event, memory::MemoryAudit},
-    clock::TestClock,
+    clock::{SeededEntropy, TestClock},
+    store::seal::MasterKey,
 };
 
 struct World {
@@ -212,12 +213,81 @@ async fn rounds_that_wait_behind_a_failed_one_are_never_committed() {
 }
 
 #[tokio::test]
-async fn what_the_log_does_not_name_is_not_granted() {
+async fn what_the_log_does_not_name_is_not_granted_though_the_store_knows_of_it() {
     let world = World::new();
     world.audit.fail();
     let round = Round { audit: vec![line(Event::LeaseGranted)], ..put(b"a", b"1") };
-    assert!(world.committer.submit(round).await.is_err());
-    assert_eq!(world.close().read(b"a"), None);
+    let error = world.committer.submit(round).await.unwrap_err();
+    assert!(matches!(error, CommitError::Audit { .. }) && !error.is_final(), "{error}");
+    assert!(!world.committer.failed().is_cancelled(), "the broker goes on");
+    let unlogged = world.committer.submit(put(b"b", b"1")).await.unwrap_err();
+    assert!(matches!(unlogged, CommitError::Audit { .. }), "nor what would need no line");
+    // memory has both: were they not stored, a later round could rely on what is nowhere
+    let store = world.close();
+    assert_eq!((store.read(b"a"), store.read(b"b")), (Some(b"1".to_vec()), Some(b"1".to_vec())));
+}
+
+#[tokio::test]
+async fn revocation_goes_on_without_the_log_and_is_told_of_when_it_works_again() {
+    let world = World::new();
+    world.audit.fail();
+    assert!(world.committer.audit_works().is_ok(), "nobody has tried");
+    let revoke = |key: &[u8]| Round {
+        audit: vec![line(Event::LeaseRevoking)],
+        kind: Kind::Essential,
+        ..put(key, b"revoking")
+    };
+    for key in [b"a", b"b"] {
+        world.committer.submit(revoke(key)).await.unwrap();
+        assert!(world.store.read(key).is_some(), "the store has it");
+    }
+    assert!(world.committer.audit_works().is_err() && world.audit.events().is_empty());
+    assert_eq!(world.committer.audit_trouble().unwrap().kept, 2);
+    world.audit.mend();
+    while world.committer.audit_works().is_err() {
+        tokio::time::sleep(Duration::from_millis(5)).await; // by its own timer
+    }
+    let revoking = Event::LeaseRevoking;
+    assert_eq!(world.audit.events(), [Event::AuditGap, revoking, revoking]);
+    let round = Round { audit: vec![line(Event::LeaseGranted)], ..put(b"c", b"1") };
+    world.committer.submit(round).await.unwrap();
+    world.close();
+}
+
+#[tokio::test]
+async fn the_end_of_a_log_that_was_closed_in_good_order_is_known_to_the_store() {
+    let world = World::new();
+    let lines = Round { audit: vec![line(Event::BrokerStopped)], ..Round::default() };
+    world.committer.submit(lines).await.unwrap();
+    assert_eq!(world.store.load().unwrap().audit_head, Head::default(), "lines alone: no commit");
+    let audit = world.audit.clone();
+    assert_eq!(world.close().load().unwrap().audit_head, audit.head());
+}
+
+#[tokio::test]
+async fn the_second_place_learns_how_far_store_and_log_have_come() {
+    let temp = tempfile::tempdir().unwrap();
+    let file = || {
+        let master = MasterKey::random(&SeededEntropy::new(1));
+        MarkFile::new(&temp.path().join("mark"), &master)
+    };
+    let (store, audit) = (MemoryStore::default(), MemoryAudit::default());
+    let pace = Pace { mark_every: Duration::from_millis(2), ..Pace::default() };
+    let (seam, log) = (Arc::new(store.clone()), Arc::new(audit.clone()));
+    let clock = Arc::new(TestClock::default());
+    let (committer, thread) =
+        Committer::start_with_mark(seam, log, clock, pace, Some(file())).unwrap();
+    let round = Round { audit: vec![line(Event::LeaseGranted)], ..put(b"a", b"1") };
+    committer.submit(round).await.unwrap();
+    let expected = Mark { sequence: 1, audit_head: audit.head() };
+    while file().read().unwrap() != Some(expected) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let round = Round { audit: vec![line(Event::LeaseReleased)], ..put(b"a", b"2") };
+    committer.submit(round).await.unwrap();
+    committer.close();
+    thread.join().unwrap();
+    assert_eq!(file().read().unwrap().unwrap().sequence, 2, "and the last word at the end");
 }
 
 #[tokio::test]
