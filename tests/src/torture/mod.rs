@@ -334,7 +334,8 @@ impl Run<'_> {
 fn world() -> Result<World, WorldError> {
     let settings = Settings {
         sessions: "heartbeat = \"100ms\"\nsilent_after = \"900ms\"\nlost_after = \"500ms\"\n\
-                   lease_ttl = \"1h\"\nunclaimed_after = \"4s\"\n"
+                   lease_ttl = \"1h\"\nunclaimed_after = \"4s\"\n\
+                   [sessions.brake]\nsessions = 1000\npods = 1000\n"
             .to_owned(),
         realm: "service_max_life = \"2s\"\nclock_skew = \"1s\"\n\
                 acknowledge_within = \"2s\"\nkdc_propagation = \"3s\"\n"
