@@ -148,6 +148,12 @@ impl Issuer {
     /// What leaves, once the record of it is durable.
     fn issued(&self, delivery: Delivery) -> Result<Issued, IssueError> {
         let Delivery { lease, keys, tickets } = delivery;
+        // A walk that waits for holders waits for this one too.
+        for principal in &lease.principals {
+            if self.book.read(|ledger| ledger.waiting(principal).is_some()) {
+                self.walker.kick(principal);
+            }
+        }
         let written = |t: &(_, Arc<Credential>)| material::ticket(&t.1, &self.default_realm);
         let tickets = tickets.iter().map(written).collect();
         let keytab = keys.keytab().map_err(|source| IssueError::Keytab { source })?;

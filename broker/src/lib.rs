@@ -70,7 +70,9 @@ use crate::{
     material::Pusher,
     pods::file::FilePods,
     revocation::Revoker,
-    session::{aftermath::Aftermath, hub::Hub, sync::Syncing, watch::Watch},
+    session::{
+        aftermath::Aftermath, clock_probe::ClockProbe, hub::Hub, sync::Syncing, watch::Watch,
+    },
     store::{
         LeaseStore,
         committer::{Committer, Pace},
@@ -186,7 +188,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
             pusher: pusher.clone(),
             pods: pods.clone(),
             witnesses: witnesses.clone(),
-            kdc_clocks: start::kdc_clocks(&kdc),
+            kdc: kdc.clone(),
             rules: config.session_rules,
             every: tick,
             sweep_every: tick * 10,
@@ -195,6 +197,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         }
         .run(stopping.clone()),
     );
+    tasks.spawn(ClockProbe { book: book.clone(), kdc: kdc.clone() }.run(stopping.clone()));
     let revoker = Revoker {
         book: book.clone(),
         pusher: pusher.clone(),

@@ -18,7 +18,7 @@ use crate::{
     config::{Config, StoreConfig},
     entitlement::problems::Problems,
     kdc::{
-        Kdc, KdcError,
+        KdcError,
         client::{ClientSettings, RealmClient},
         gate::Gate,
         mit::{MitAdmin, MitSettings, SettingsError, StartupCheck, Timeouts},
@@ -32,9 +32,7 @@ use crate::{
     pods::nodes::FileNodes,
     session::{
         Times,
-        clock_guard::Reading,
         hub::Hub,
-        watch::KdcClocks,
         witness::{NoWitnesses, Witnesses},
     },
     store::{
@@ -294,15 +292,6 @@ pub(crate) fn witnesses(
     let nodes = FileNodes::new(directory, clock.clone());
     tasks.spawn(nodes.clone().keep_fresh(every, stop.clone()));
     Arc::new(nodes)
-}
-
-/// What the wall clock is held against.
-pub(crate) fn kdc_clocks(kdc: &Arc<RealmClient>) -> KdcClocks {
-    let kdc = kdc.clone();
-    Arc::new(move || {
-        let told = kdc.clocks().into_iter();
-        told.map(|r| Reading { kdc: r.kdc, ahead: r.offset.0, at: r.at }).collect()
-    })
 }
 
 /// How long a request may wait at the gate to the KDC.

@@ -13,6 +13,7 @@ use tonic::{Code, Request, Response, Status};
 use super::{
     authorize::caller,
     errors::{invalid, status},
+    revocation,
 };
 use crate::{
     audit::{Event, Record},
@@ -24,7 +25,7 @@ use crate::{
     session::{
         SessionState, Times, Witness,
         aftermath::Aftermath,
-        eviction::{EvictError, Eviction, Hit},
+        eviction::{EvictError, Eviction},
         witness::Witnesses,
     },
 };
@@ -85,13 +86,19 @@ impl NodeAdminService for NodeAdminApi {
         let actor = caller(&request)?.actor();
         let asked = request.into_inner();
         let node = node("node", &asked.node)?;
-        let eviction = Eviction { node, ban: asked.ban, reason: asked.reason, actor };
+        let reason = revocation::reason(&asked.reason, asked.dry_run)?;
+        let ahead = asked.drop_oldest_retiring;
+        let eviction = Eviction { node, ban: asked.ban, ahead, reason, actor };
+        let (book, rules) = (&self.aftermath.book, self.aftermath.walker.rules());
+        let now = book.now();
         let hit = if asked.dry_run {
-            self.aftermath.book.read(|ledger| eviction.plan(ledger))?
+            book.read(|ledger| eviction.plan(ledger, now.wall, rules))?
         } else {
             self.aftermath.evict(&eviction).await?
         };
-        Ok(Response::new(evicted(&hit)))
+        let plan = book.read(|ledger| revocation::written(ledger, &hit.plan, now));
+        let nodes = hit.nodes.iter().map(ToString::to_string).collect();
+        Ok(Response::new(v1::EvictNodeResponse { nodes, plan: Some(plan) }))
     }
 
     async fn unban_node(
@@ -120,7 +127,7 @@ impl NodeAdminService for NodeAdminApi {
         let released = self
             .aftermath
             .book
-            .commit(|ledger, lines, _| {
+            .commit_essential(|ledger, lines, _| {
                 let released = ledger.release_brake((!asked.all).then_some(&named));
                 for node in &released.nodes {
                     lines.push(Record::new(Event::BrakeReleased, actor.clone()).node(node));
@@ -169,14 +176,6 @@ impl From<EvictError> for Status {
             EvictError::Unknown(_) => status(Code::NotFound, Reason::NotFound, error.to_string()),
             EvictError::Store(error) => error.into(),
         }
-    }
-}
-
-fn evicted(hit: &Hit) -> v1::EvictNodeResponse {
-    v1::EvictNodeResponse {
-        nodes: hit.nodes.iter().map(ToString::to_string).collect(),
-        lease_ids: hit.leases.iter().map(ToString::to_string).collect(),
-        principals: hit.principals.iter().map(ToString::to_string).collect(),
     }
 }
 

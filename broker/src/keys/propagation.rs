@@ -1,4 +1,5 @@
-//! Which KDCs use a key that was set, and which are still waited for.
+//! Which KDCs use a key that was set, or no key of a principal that was switched off, and which
+//! are still waited for.
 //!
 //! A KDC that answers with an older key is waited for without an end, since that key still
 //! works there. One that does not answer is waited for until it has been silent for the whole
@@ -10,14 +11,18 @@ use krb_proto::Kvno;
 
 use crate::{clock::Boottime, kdc::Observation};
 
-/// A key that was set at kadmin, and what each KDC said since.
+/// A key that was set at kadmin, or a principal that was switched off there, and what each KDC
+/// said since.
 #[derive(Debug)]
 pub struct Setting {
-    /// The key's number.
+    /// The key's number; above every number for a principal that was switched off.
     pub kvno: Kvno,
     at: Boottime,
     kdcs: HashMap<String, Seen>,
 }
+
+/// No key has it. A KDC says of a disabled service what it says of one that it does not know.
+const SWITCHED_OFF: Kvno = Kvno(u32::MAX);
 
 /// What one KDC said.
 #[derive(Debug, Default)]
@@ -32,6 +37,11 @@ impl Setting {
     /// A key that was set now.
     pub fn new(kvno: Kvno, now: Boottime) -> Self {
         Self { kvno, at: now, kdcs: HashMap::new() }
+    }
+
+    /// A principal that was switched off now: a KDC that still issues tickets to it lags.
+    pub fn switched_off(now: Boottime) -> Self {
+        Self::new(SWITCHED_OFF, now)
     }
 
     /// What is still waited for, for an operator, and how long to wait before another look.
@@ -52,6 +62,10 @@ impl Setting {
         let kdc = &seen.kdc;
         match &seen.kvno {
             Ok(Some(found)) if *found >= kvno => {
+                *known = Seen::default();
+                return None;
+            }
+            Ok(None) if kvno == SWITCHED_OFF => {
                 *known = Seen::default();
                 return None;
             }
@@ -106,6 +120,14 @@ mod tests {
         assert_eq!(setting.lags(&says(Err("away")), at(1_000), PROPAGATION).0.len(), 1);
         assert_eq!(setting.lags(&says(Err("away")), at(1_299), PROPAGATION).0.len(), 1);
         assert!(setting.lags(&says(Err("away")), at(1_300), PROPAGATION).0.is_empty());
+    }
+
+    #[test]
+    fn a_kdc_that_issues_tickets_to_a_principal_that_was_switched_off_is_waited_for() {
+        let mut off = Setting::switched_off(at(0));
+        let (lags, _) = off.lags(&says(Ok(Some(3))), at(100_000), PROPAGATION);
+        assert_eq!(lags, ["kdc2 still has kvno 3"]);
+        assert!(off.lags(&says(Ok(None)), at(100_001), PROPAGATION).0.is_empty());
     }
 
     #[test]

@@ -24,6 +24,7 @@ use super::{
     NumbersUsedUp,
     due::Kind,
     propagation::Setting,
+    standing::Off,
     walk::{ASK_AGAIN, Burnt, Step, Waiting, WalkRules, WalkTimes},
 };
 use crate::{
@@ -80,6 +81,8 @@ struct Turn {
     made: Option<(Kvno, bool)>,
     /// The kvno that this process set at the KDC, when, and what each KDC said since.
     set: Option<Setting>,
+    /// How this process switched the principal off, and what each KDC said since.
+    off: Option<(Off, Setting)>,
     /// Who was pushed what the current step waits for, on which stream, and when.
     pushed: HashMap<(Awaited, LeaseId, StreamId), SystemTime>,
 }
@@ -298,7 +301,7 @@ impl Walker {
             Step::Wait { until, what } => return self.wait(principal, turn, until, what).await,
             Step::Make => self.make(principal, &step, turn).await?,
             Step::Set(kvno) => return self.set(principal, kvno, turn).await,
-            Step::SwitchOff(how) => self.switch_off(principal, how).await?,
+            Step::SwitchOff(how) => return self.switch_off(principal, how, turn).await,
             _ => self.record_step(principal, &step).await?,
         }
         Ok(Took::Step)

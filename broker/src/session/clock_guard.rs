@@ -10,21 +10,13 @@
 
 use std::time::Duration;
 
-use crate::clock::{Boottime, Now};
+use crate::{
+    clock::{Boottime, Now},
+    kdc::ClockReading,
+};
 
 /// How far the wall clock may move against the boottime clock.
 pub const MAX_STEP: Duration = Duration::from_secs(60);
-
-/// A KDC's clock against ours, as a decrypted reply told it.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Reading {
-    /// The KDC's address.
-    pub kdc: String,
-    /// How many seconds it is ahead; negative when it is behind.
-    pub ahead: i64,
-    /// When it was read.
-    pub at: Boottime,
-}
 
 /// What became of the clock since it was last looked at.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -59,22 +51,23 @@ impl ClockGuard {
     }
 
     /// Looks at the clock.
-    pub fn look(&mut self, now: Now, readings: &[Reading]) -> Option<Turn> {
+    pub fn look(&mut self, now: Now, readings: &[ClockReading]) -> Option<Turn> {
         let step = drift(self.last, now);
         if step.unsigned_abs() > MAX_STEP.as_secs() {
             self.moved_at = now.boot;
         }
         self.last = now;
         // A reading from before a jump says nothing of the clock as it is now.
-        let current: Vec<&Reading> = readings.iter().filter(|r| r.at >= self.moved_at).collect();
-        let agrees = |r: &&&Reading| r.ahead.unsigned_abs() <= self.clock_skew.as_secs();
+        let current: Vec<&ClockReading> =
+            readings.iter().filter(|r| r.at >= self.moved_at).collect();
+        let agrees = |r: &&&ClockReading| r.offset.0.unsigned_abs() <= self.clock_skew.as_secs();
         let agreeing = current.iter().find(agrees).map(|reading| reading.kdc.clone());
         let off = if agreeing.is_some() { None } else { current.first().copied() };
         let drifted = drift(self.base, now);
         let wrong = if drifted.unsigned_abs() > MAX_STEP.as_secs() && agreeing.is_none() {
             Some(format!("the wall clock has moved by {drifted} s by itself"))
         } else {
-            off.map(|r| format!("the clock of {} is {} s ahead of the broker's", r.kdc, r.ahead))
+            off.map(|r| format!("the clock of {} is {} s ahead of the broker's", r.kdc, r.offset.0))
         };
         if agreeing.is_some() && drifted.unsigned_abs() > MAX_STEP.as_secs() {
             self.base = now; // the clock was set right
@@ -117,12 +110,15 @@ fn drift(from: Now, to: Now) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::{Clock, TestClock};
+    use crate::{
+        clock::{Clock, TestClock},
+        krb5::exchange::ClockOffset,
+    };
 
     const SKEW: Duration = Duration::from_secs(300);
 
-    fn kdc(name: &str, ahead: i64, at: Now) -> Reading {
-        Reading { kdc: name.to_owned(), ahead, at: at.boot }
+    fn kdc(name: &str, ahead: i64, at: Now) -> ClockReading {
+        ClockReading { kdc: name.to_owned(), offset: ClockOffset(ahead), at: at.boot }
     }
 
     fn moved(clock: &TestClock, seconds: i64) -> Now {

@@ -2,17 +2,22 @@
 //!
 //! An eviction asks neither a witness nor the brake. It is durable before its node is told.
 
-use krb_proto::{LeaseId, NodeName, Principal};
+use std::time::SystemTime;
+
+use krb_proto::NodeName;
 
 use super::{Cause, aftermath::Aftermath};
 use crate::{
     audit::{Actor, Event, Record},
+    keys::walk::WalkRules,
     ledger::{
         Ledger,
         bans::Ban,
         book::Lines,
+        revoking::How,
         sessions::{Change, Loss},
     },
+    revocation::{Plan, Revocation, Target, plan},
     store::committer::CommitError,
 };
 
@@ -23,6 +28,8 @@ pub struct Eviction {
     pub node: NodeName,
     /// Whether it may not come back.
     pub ban: bool,
+    /// Whether the replacements go before their time, by dropping the oldest retiring keys.
+    pub ahead: bool,
     /// Why, in the operator's words.
     pub reason: String,
     /// Who.
@@ -34,10 +41,8 @@ pub struct Eviction {
 pub struct Hit {
     /// The nodes that are given up.
     pub nodes: Vec<NodeName>,
-    /// Their live leases.
-    pub leases: Vec<LeaseId>,
-    /// The principals whose keys are replaced, ascending.
-    pub principals: Vec<Principal>,
+    /// What that does.
+    pub plan: Plan,
 }
 
 /// Why a node is not evicted.
@@ -65,14 +70,26 @@ impl Eviction {
     ///
     /// # Errors
     /// When there is nothing to evict or ban.
-    pub fn plan(&self, ledger: &Ledger) -> Result<Hit, EvictError> {
+    pub fn plan(
+        &self,
+        ledger: &Ledger,
+        now: SystemTime,
+        rules: &WalkRules,
+    ) -> Result<Hit, EvictError> {
         self.check(ledger)?;
         let nodes = self.targets(ledger);
-        let leases = nodes.iter().flat_map(|node| ledger.live_on(node)).collect();
-        let mut principals: Vec<_> = nodes.iter().flat_map(|node| ledger.held_by(node)).collect();
-        principals.sort();
-        principals.dedup();
-        Ok(Hit { nodes, leases, principals })
+        let of_node = |node: &NodeName| {
+            let asked = Revocation {
+                target: Target::Node(node.clone()),
+                how: How::Overlap,
+                ahead: self.ahead,
+                by: self.actor.clone(),
+                reason: self.reason.clone(),
+            };
+            plan::of(ledger, &asked, now, rules)
+        };
+        let plan = nodes.iter().map(of_node).reduce(together).unwrap_or_default();
+        Ok(Hit { nodes, plan })
     }
 
     fn check(&self, ledger: &Ledger) -> Result<(), EvictError> {
@@ -83,12 +100,7 @@ impl Eviction {
         }
     }
 
-    fn apply(
-        &self,
-        ledger: &mut Ledger,
-        lines: &mut Lines,
-        now: std::time::SystemTime,
-    ) -> Vec<Loss> {
+    fn apply(&self, ledger: &mut Ledger, lines: &mut Lines, now: SystemTime) -> Vec<Loss> {
         let by = self.actor.to_string();
         let targets = self.targets(ledger);
         if self.ban {
@@ -106,8 +118,31 @@ impl Eviction {
                 losses.push(loss);
             }
         }
+        if self.ahead {
+            let principals = losses.iter().flat_map(|loss| &loss.principals);
+            principals.for_each(|principal| ledger.go_ahead(principal));
+        }
         losses
     }
+}
+
+/// Two plans as one: what ends by one of them is no sharer in the other.
+fn together(mut first: Plan, second: Plan) -> Plan {
+    first.leases.extend(second.leases);
+    for more in second.principals {
+        match first.principals.iter_mut().find(|known| known.principal == more.principal) {
+            None => first.principals.push(more),
+            Some(known) => {
+                known.burnt.extend(more.burnt);
+                known.burnt.sort();
+                known.burnt.dedup();
+                known.sharers.retain(|lease| more.sharers.contains(lease));
+                known.usable_until = known.usable_until.max(more.usable_until);
+            }
+        }
+    }
+    first.principals.sort_by(|a, b| a.principal.cmp(&b.principal));
+    first
 }
 
 impl Aftermath {
@@ -116,20 +151,13 @@ impl Aftermath {
     /// # Errors
     /// When there is nothing to evict or ban, or it can't be recorded: nothing was done then.
     pub async fn evict(&self, eviction: &Eviction) -> Result<Hit, EvictError> {
-        self.book.read(|ledger| eviction.check(ledger))?;
-        let losses = self
-            .book
-            .commit_essential(|ledger, lines, now| eviction.apply(ledger, lines, now.wall))
-            .await?;
+        let rules = self.walker.rules();
+        let evict = |ledger: &mut Ledger, lines: &mut Lines, now: crate::clock::Now| {
+            let hit = eviction.plan(ledger, now.wall, rules)?;
+            Ok::<_, EvictError>((hit, eviction.apply(ledger, lines, now.wall)))
+        };
+        let (hit, losses) = self.book.commit_essential(evict).await??;
         losses.iter().for_each(|loss| self.follow(loss));
-        let mut hit = Hit::default();
-        for loss in losses {
-            hit.nodes.push(loss.node);
-            hit.leases.extend(loss.leases);
-            hit.principals.extend(loss.principals);
-        }
-        hit.principals.sort();
-        hit.principals.dedup();
         Ok(hit)
     }
 

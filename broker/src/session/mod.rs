@@ -24,6 +24,7 @@ pub mod aftermath;
 pub mod attach;
 pub mod brake;
 pub mod clock_guard;
+pub mod clock_probe;
 pub mod eviction;
 pub mod hub;
 pub mod sync;

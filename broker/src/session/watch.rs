@@ -14,12 +14,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Rules,
     aftermath::Aftermath,
-    clock_guard::{ClockGuard, Reading, Turn},
+    clock_guard::{ClockGuard, Turn},
     witness::{Witness, Witnesses},
 };
 use crate::{
     audit::{self, Actor, Event, Outcome, Record},
     clock::Now,
+    kdc::Kdc,
     ledger::{
         Ledger,
         book::{Book, Lines},
@@ -33,9 +34,6 @@ use crate::{
 /// How long a pod that was seen finished is remembered: longer than any object of it stays.
 const REMEMBER_FINISHED: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// What decrypted replies of the KDCs told of their clocks.
-pub type KdcClocks = Arc<dyn Fn() -> Vec<Reading> + Send + Sync>;
-
 /// The task that watches.
 pub struct Watch {
     /// The ledger.
@@ -48,8 +46,8 @@ pub struct Watch {
     pub pods: Arc<dyn PodSource>,
     /// Who says whether a silent node works.
     pub witnesses: Arc<dyn Witnesses>,
-    /// What the wall clock is held against.
-    pub kdc_clocks: KdcClocks,
+    /// Whose clocks the wall clock is held against.
+    pub kdc: Arc<dyn Kdc>,
     /// What decides whether a session is lost.
     pub rules: Rules,
     /// How often it asks.
@@ -93,7 +91,7 @@ impl Watch {
 
     /// The clock first: nothing is judged by one that is in doubt.
     async fn tick(&self, guard: &mut ClockGuard) -> Result<(), CommitError> {
-        let turn = guard.look(self.book.now(), &(self.kdc_clocks)());
+        let turn = guard.look(self.book.now(), &self.kdc.clocks());
         let fault = guard.fault().map(str::to_owned);
         self.book.note(|ledger, _| ledger.set_clock_fault(fault));
         match turn {

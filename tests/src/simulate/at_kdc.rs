@@ -1,5 +1,7 @@
 //! The steps that are taken at the KDC: as `keys::walker::at_kdc`.
 
+use std::time::Duration;
+
 use krb_broker::{
     kdc::Observation,
     keys::{
@@ -88,9 +90,11 @@ pub async fn set(sim: &Sim, principal: &Principal, kvno: Kvno) -> Took {
     let known = sim.with(|world| {
         let managed = world.ledger().principal(principal)?;
         let held = managed.keysets.get(&kvno)?;
-        Some((held.keyset.clone(), managed.current().is_none()))
+        let has_none = managed.current().is_none();
+        Some((held.keyset.clone(), has_none, has_none && managed.standing == Standing::InUse))
     });
-    let Some((keyset, first)) = known else { return Took::Step };
+    let Some((keyset, first, never_used)) = known else { return Took::Step };
+    sim.with(|world| world.walk(principal).off = None);
     let is_set =
         sim.with(|world| world.walk(principal).set.as_ref().is_some_and(|set| set.kvno == kvno));
     if !is_set {
@@ -104,18 +108,14 @@ pub async fn set(sim: &Sim, principal: &Principal, kvno: Kvno) -> Took {
         }
     }
     let skips = sim.with(|world| world.plan.sabotage == Some(Sabotage::NoObservation));
-    if !first && !skips {
+    if !never_used && !skips {
         let seen = observe(sim, principal).await;
         let lags = sim.with(|world| {
             let now = world.broker_now().boot;
             let propagation = world.plan.rules.times.kdc_propagation;
             world.walk(principal).set.as_mut().map(|set| set.lags(&seen, now, propagation))
         });
-        if let Some((lags, pause)) = lags.filter(|(lags, _)| !lags.is_empty()) {
-            let pause = (pause.as_millis() as Millis).clamp(LOOK_AGAIN.0, LOOK_AGAIN.1);
-            sim.with(|world| {
-                world.ledger_mut().set_waiting(principal, Some(lags.join(", ")));
-            });
+        if let Some(pause) = waits_for(sim, principal, lags) {
             return Took::Nothing(pause);
         }
         sim.commit(|_, _, _| ()).await; // KeyObserved
@@ -123,6 +123,17 @@ pub async fn set(sim: &Sim, principal: &Principal, kvno: Kvno) -> Took {
     sim.with(|world| world.walk(principal).pushed.clear());
     became_current(sim, principal, kvno).await;
     Took::Step
+}
+
+/// How long to wait for the KDCs that lag, and says so; `None` when none does.
+fn waits_for(
+    sim: &Sim,
+    principal: &Principal,
+    lags: Option<(Vec<String>, Duration)>,
+) -> Option<Millis> {
+    let (lags, pause) = lags.filter(|(lags, _)| !lags.is_empty())?;
+    sim.with(|world| world.ledger_mut().set_waiting(principal, Some(lags.join(", "))));
+    Some((pause.as_millis() as Millis).clamp(LOOK_AGAIN.0, LOOK_AGAIN.1))
 }
 
 async fn became_current(sim: &Sim, principal: &Principal, kvno: Kvno) {
@@ -205,13 +216,30 @@ async fn observe(sim: &Sim, principal: &Principal) -> Vec<Observation> {
 pub async fn switch_off(sim: &Sim, principal: &Principal, how: Off) -> Took {
     let made =
         sim.with(|world| world.ledger().principal(principal).is_some_and(|known| known.ours));
-    if made {
+    let done = sim.with(|world| world.walk(principal).off.as_ref().map(|(done, _)| *done));
+    if made && done != Some(how) {
         let call = match how {
             Off::Disabled => Call::SetDisabled(true),
             Off::Deleted => Call::Delete,
         };
         if !matches!(kadmin(sim, principal, call).await, Ok(Reply::Done)) {
             return Took::Failed;
+        }
+        sim.with(|world| {
+            let now = world.broker_now().boot;
+            world.walk(principal).off = Some((how, Setting::switched_off(now)));
+        });
+    }
+    let skips = sim.with(|world| world.plan.sabotage == Some(Sabotage::NoObservation));
+    if made && !skips {
+        let seen = observe(sim, principal).await;
+        let lags = sim.with(|world| {
+            let now = world.broker_now().boot;
+            let propagation = world.plan.rules.times.kdc_propagation;
+            world.walk(principal).off.as_mut().map(|(_, off)| off.lags(&seen, now, propagation))
+        });
+        if let Some(pause) = waits_for(sim, principal, lags) {
+            return Took::Nothing(pause);
         }
     }
     let rules = sim.with(|world| world.plan.rules.clone());
@@ -224,6 +252,7 @@ pub async fn switch_off(sim: &Sim, principal: &Principal, how: Off) -> Took {
             })
         })
         .await;
+    sim.with(|world| world.walk(principal).off = None);
     if went.is_some() {
         sim.with(|world| world.gave_up_all(principal));
     }

@@ -7,15 +7,16 @@ use std::{
 };
 
 use krb_broker::{
-    clock::unix_millis,
+    clock::Now,
     entitlement::{Grant, GrantedPrincipal, Limits},
-    keys::propagation::Setting,
+    keys::{propagation::Setting, standing::Off},
     krb5::key::Keyset,
     lease::{Holder, Lease},
     ledger::{Acknowledged, Ledger},
     session::{
         StreamId,
         attach::{Attach, Hello},
+        clock_guard::ClockGuard,
     },
 };
 use krb_proto::{Generation, Kvno, LeaseId, NodeName, PodRef, Principal};
@@ -45,8 +46,8 @@ pub struct Broker {
     next_stream: u64,
     /// The walks.
     pub walks: BTreeMap<Principal, Walk>,
-    /// The wall clock's lead on the boottime clock when the broker began.
-    pub clock_lead: i64,
+    /// Watches the wall clock.
+    pub guard: ClockGuard,
     /// How often it has ticked.
     pub ticks: u64,
 }
@@ -68,6 +69,8 @@ pub struct Walk {
     pub made: Option<(Kvno, bool)>,
     /// What was set by this process.
     pub set: Option<Setting>,
+    /// How this process switched the principal off.
+    pub off: Option<(Off, Setting)>,
     /// Who was pushed what, on which stream, and when.
     pub pushed: HashMap<(Awaited, LeaseId, StreamId), SystemTime>,
 }
@@ -83,14 +86,14 @@ pub enum Awaited {
 
 impl Broker {
     /// A broker that starts with this ledger.
-    pub fn new(ledger: Ledger) -> Self {
+    pub fn new(ledger: Ledger, now: Now, clock_skew: Duration) -> Self {
         Self {
             ledger,
             hub: BTreeMap::new(),
             conns: BTreeMap::new(),
             next_stream: 0,
             walks: BTreeMap::new(),
-            clock_lead: 0,
+            guard: ClockGuard::new(now, clock_skew),
             ticks: 0,
         }
     }
@@ -141,8 +144,12 @@ pub fn hear(sim: &Sim, node: &NodeName, message: ToBroker) {
     let (sim, node) = (sim.clone(), node.clone());
     match message {
         ToBroker::Hello { conn, boot, instance, generation, inventory } => {
-            let said =
-                Hello { boot_id: boot.to_string(), instance: instance.to_string(), generation };
+            let said = Hello {
+                boot_id: boot.to_string(),
+                instance: instance.to_string(),
+                generation,
+                key: None,
+            };
             let task = sim.clone();
             sim.spawn(async move { attach(&task, &node, conn, said, inventory).await });
         }
@@ -212,7 +219,9 @@ async fn attach(
         Attach::Fenced { .. } => {
             return sim.with(|world| world.tell(node, ToAgent::Fenced { conn }));
         }
-        Attach::Wait => return sim.with(|world| world.tell(node, ToAgent::Wait { conn })),
+        Attach::Wait { .. } | Attach::Banned => {
+            return sim.with(|world| world.tell(node, ToAgent::Wait { conn }));
+        }
     };
     sim.with(|world| {
         world.hub_attach(node, stream, conn);
@@ -325,7 +334,10 @@ pub async fn push(sim: &Sim, leases: &[LeaseId]) -> Vec<(LeaseId, StreamId)> {
 
 async fn issue(sim: &Sim, node: &NodeName, generation: Generation, ask: u64, pod: PodNo) {
     let reply = match try_issue(sim, node, generation, pod).await {
-        Some((lease, keytab)) => ToAgent::Issued { ask, pod, lease: lease.id, keytab },
+        Some((lease, keytab)) => {
+            wake(sim, &lease.principals);
+            ToAgent::Issued { ask, pod, lease: lease.id, keytab }
+        }
         None => ToAgent::Refused { ask },
     };
     sim.with(|world| world.tell(node, reply));
@@ -338,7 +350,7 @@ async fn try_issue(
     pod: PodNo,
 ) -> Option<(Lease, Keytab)> {
     let began = sim.with(|world| world.now);
-    sim.with(|world| world.ledger().check_session(node, generation)).ok()?;
+    sim.with(|world| world.ledger().check_issue(node, generation)).ok()?;
     let grant = sim.with(|world| {
         let bound = world.pods.get(&pod).filter(|pod| pod.node == *node)?;
         Some(grant(&bound.services))
@@ -379,7 +391,7 @@ fn deliver(
     generation: Generation,
     id: &LeaseId,
 ) -> Option<(Lease, Keytab)> {
-    ledger.check_session(node, generation).ok()?;
+    ledger.check_issue(node, generation).ok()?;
     take_keys(ledger, id, note)
 }
 
@@ -497,12 +509,5 @@ impl World {
         let until = self.ledger_mut().heard(node, stream, now, &times).ok()?;
         let left: Duration = until.duration_since(now.wall).ok()?;
         Some(left.as_millis() as Millis)
-    }
-
-    /// Milliseconds by which the wall clock leads the boottime clock.
-    pub fn clock_lead(&self) -> i64 {
-        let now = self.broker_now();
-        let boot = now.boot.0.as_millis() as i64;
-        unix_millis(now.wall) as i64 - boot
     }
 }

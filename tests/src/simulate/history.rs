@@ -184,11 +184,10 @@ fn restart(sim: &Sim) {
             return false;
         }
         let Some(ledger) = world.read_ledger() else { return false };
-        let mut broker = Broker::new(ledger);
         world.truth.unsteady_at = world.now;
-        // What the KDCs' clocks tell it.
-        broker.clock_lead = world.clock_lead() - world.clock_offset;
-        world.broker = Some(broker);
+        let skew = world.plan.rules.times.clock_skew;
+        world.broker = Some(Broker::new(ledger, world.broker_now(), skew));
+        world.guard_clock();
         world.say(|| "the broker starts".to_owned());
         true
     });

@@ -52,7 +52,7 @@ impl World {
 
     fn step_clock(&mut self, span: Millis) {
         let large = self.random.chance(500);
-        let most = if large { HOUR } else { 4 * SECOND };
+        let most = if large { HOUR } else { 80 * SECOND };
         let size = self.random.below(most) as i64;
         let step = if self.random.chance(500) { size } else { -size };
         self.say(|| format!("the wall clock is off by {step} ms"));

@@ -179,7 +179,7 @@ impl Plan {
                     holder_deadline: seconds(40),
                     rekey_min_interval: seconds(30),
                     kdc_propagation: seconds(60),
-                    clock_skew: seconds(20),
+                    clock_skew: seconds(90),
                 },
                 schedule: Schedule(schedule),
             },

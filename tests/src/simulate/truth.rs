@@ -212,7 +212,8 @@ impl World {
         }
         let since = since.unwrap_or(self.now);
         for lease in without {
-            if since > self.truth.unsteady_at && self.was_there(lease, since) {
+            let steady = since > self.truth.unsteady_at;
+            if steady && self.was_there(lease, since) && self.lacks(lease, principal, kvno) {
                 self.violate(format!(
                     "kvno {kvno} of {principal} goes on without {lease}, whose node could be \
                      reached all the time"
@@ -231,6 +232,15 @@ impl World {
             && node.agent.attached
             && node.agent.held.contains_key(lease)
             && node.away_at + SECOND < since
+    }
+
+    /// Whether the holder does not have the key on its disk.
+    fn lacks(&self, lease: &LeaseId, principal: &Principal, kvno: Kvno) -> bool {
+        let volumes = self.nodes.values().filter_map(|node| node.agent.held.get(lease));
+        let has = |volume: &super::node::Volume| {
+            volume.keytab.get(principal).is_some_and(|keys| keys.contains_key(&kvno))
+        };
+        !volumes.into_iter().any(has)
     }
 
     /// Keys up to this one leave the keytabs before the tickets under them have ended.

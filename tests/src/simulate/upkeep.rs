@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use krb_broker::{
     ledger::sessions::Change,
-    session::{SessionState, Witness},
+    session::{Cause, Rules, SessionState, Witness, clock_guard::Reading},
 };
 use krb_proto::{LeaseId, NodeName, Principal};
 
@@ -20,20 +20,28 @@ use super::{
 const GONE_AFTER: Millis = 30 * SECOND;
 /// How long ended leases are kept.
 const KEEP_ENDED: Duration = Duration::from_secs(900);
-/// A wall clock that jumps by more is not relied on.
-const MOST_JUMP: i64 = 10_000;
 /// Every so many ticks the broker sweeps.
 const SWEEP_EVERY: u64 = 6;
+
+impl World {
+    /// A wall clock that has jumped is not relied on, from the first time that it is read.
+    pub fn guard_clock(&mut self) {
+        let ahead = -self.clock_offset / 1000;
+        let now = self.broker_now();
+        let Some(broker) = self.broker.as_mut() else { return };
+        let reading = Reading { kdc: "kdc1".to_owned(), ahead, at: now.boot };
+        broker.guard.look(now, &[reading]);
+        let fault = broker.guard.fault().map(str::to_owned);
+        broker.ledger.set_clock_fault(fault);
+    }
+}
 
 /// One tick.
 pub fn tick(sim: &Sim) {
     let sweeps = sim.with(|world| {
-        let lead = world.clock_lead();
+        world.guard_clock();
         let broker = world.broker.as_mut()?;
         broker.ticks += 1;
-        let jumped = (lead - broker.clock_lead).abs() >= MOST_JUMP;
-        let fault = jumped.then(|| "the wall clock has jumped".to_owned());
-        broker.ledger.set_clock_fault(fault);
         Some(broker.ticks.is_multiple_of(SWEEP_EVERY))
     });
     let Some(sweeps) = sweeps else { return };
@@ -47,11 +55,11 @@ pub fn tick(sim: &Sim) {
 }
 
 async fn judge(sim: &Sim) {
-    let times = sim.with(|world| world.plan.times);
+    let rules = sim.with(|world| Rules { times: world.plan.times, ..Rules::default() });
     let losses = sim
         .commit_if(|ledger, note, now| {
             let mut losses = Vec::new();
-            let changes = ledger.judge_all(now, Witness::NotApplicable, &times);
+            let changes = ledger.judge_all(now, &|_| Witness::NotApplicable, &rules);
             let any = !changes.is_empty();
             for change in changes {
                 if let Change::Lost(loss) = change {
@@ -88,7 +96,8 @@ pub async fn lose(sim: &Sim, node: &NodeName) {
             if matches!(state, SessionState::Lost | SessionState::Left) {
                 return None;
             }
-            let loss = ledger.lose(node, "an operator evicted it", now.wall)?;
+            let loss =
+                ledger.lose(node, &Cause::Evicted { by: "operator".to_owned() }, now.wall)?;
             note.fenced.push(node.clone());
             Some(loss.principals)
         })
@@ -99,6 +108,10 @@ pub async fn lose(sim: &Sim, node: &NodeName) {
 }
 
 async fn sweep(sim: &Sim) {
+    walking::kick_all(sim);
+    if sim.with(|world| world.ledger().clock_fault().is_some()) {
+        return;
+    }
     let gone: Vec<LeaseId> = sim.with(|world| {
         let ended = &world.ended_pods;
         let is_gone =
@@ -123,7 +136,6 @@ async fn sweep(sim: &Sim) {
         ledger.has_touched().then_some(())
     })
     .await;
-    walking::kick_all(sim);
 }
 
 async fn release(sim: &Sim, leases: &[LeaseId], why: &str) {

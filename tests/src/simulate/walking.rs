@@ -212,6 +212,7 @@ pub async fn ensure(sim: &Sim, principal: &Principal, deadline: Millis) -> Optio
 
 async fn take_step(sim: &Sim, principal: &Principal) -> Took {
     let step = sim.with(|world| {
+        world.guard_clock();
         let step = world.next_step(principal);
         if !matches!(step, Step::Rest | Step::Wait { .. }) {
             world.say(|| format!("{principal}: {step:?}"));

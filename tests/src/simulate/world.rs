@@ -266,6 +266,7 @@ impl World {
         &mut self,
         change: impl FnOnce(&mut Ledger, &mut Note, Now) -> T,
     ) -> (T, SlotId) {
+        self.guard_clock();
         let now = self.broker_now();
         let mut note = Note::default();
         let broker = self.broker.as_mut().expect("the broker runs");
@@ -278,6 +279,7 @@ impl World {
         &mut self,
         change: impl FnOnce(&mut Ledger, &mut Note, Now) -> Option<T>,
     ) -> (Option<T>, Option<SlotId>) {
+        self.guard_clock();
         let now = self.broker_now();
         let mut note = Note::default();
         let broker = self.broker.as_mut().expect("the broker runs");

@@ -23,7 +23,8 @@ async fn status(api: &Api) -> Result<Status, tonic::Status> {
 }
 
 fn evict(node: &str) -> EvictNodeRequest {
-    EvictNodeRequest { node: node.to_owned(), ..EvictNodeRequest::default() }
+    let reason = "it burns".to_owned();
+    EvictNodeRequest { node: node.to_owned(), reason, ..EvictNodeRequest::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]

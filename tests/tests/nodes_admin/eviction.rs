@@ -18,7 +18,7 @@ const SERVICE: &str = "HTTP/web.tsfoo.svc.cluster.local@TEST.EXAMPLE.COM";
 
 fn evict(node: &str, ban: bool) -> EvictNodeRequest {
     let reason = "its disk was stolen".to_owned();
-    EvictNodeRequest { node: node.to_owned(), ban, reason, dry_run: false }
+    EvictNodeRequest { node: node.to_owned(), ban, reason, ..EvictNodeRequest::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -37,13 +37,17 @@ async fn a_banned_node_wipes_and_is_served_again_only_when_it_is_unbanned() -> S
     let dry = EvictNodeRequest { dry_run: true, ..evict("node-a", true) };
     let planned = nodes.evict_node(dry).await?.into_inner();
     assert_eq!(planned.nodes, ["node-a"]);
-    assert_eq!(planned.lease_ids, std::slice::from_ref(&lease.lease_id));
-    assert_eq!(planned.principals, [SERVICE]);
+    let plan = planned.plan.as_ref().expect("a plan");
+    let leases: Vec<_> = plan.leases.iter().map(|hit| &hit.lease_id).collect();
+    assert_eq!(leases, [&lease.lease_id]);
+    let touched: Vec<_> = plan.principals.iter().map(|hit| hit.principal.as_str()).collect();
+    assert_eq!((touched, plan.principals[0].sharer_lease_ids.len()), (vec![SERVICE], 1));
     assert_eq!(operator.node("node-a").await?.expect("the node").state(), NodeState::Attached);
     assert!(world.broker.audited("node.evicted").is_empty(), "a dry run does nothing");
 
     let done = nodes.evict_node(evict("node-a", true)).await?.into_inner();
-    assert_eq!(done, planned);
+    assert_eq!(done.nodes, planned.nodes);
+    assert_eq!(done.plan.expect("a plan").leases, plan.leases);
     let revoked = lease_in(&operator, &bad.uid, LeaseState::Revoked).await?;
     assert!(revoked.reason.contains("banned by operator:olga"), "{revoked:?}");
     assert!(!keytab_opens(&world, &stolen, SERVICE)?);

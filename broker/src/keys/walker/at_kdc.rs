@@ -13,6 +13,7 @@ use crate::{
     audit::{Actor, Event, Record},
     kdc::{AccountKeys, Attributes, KdcError},
     keys::{
+        ManagedPrincipal,
         propagation::Setting,
         standing::{Off, Standing},
         walk::{Burnt, Step},
@@ -28,13 +29,16 @@ impl Walker {
         kvno: Kvno,
         turn: &mut Turn,
     ) -> Result<Took, WalkError> {
-        let Some((keyset, attributes, first)) = self.0.book.read(|ledger| {
+        let Some((keyset, attributes, first, comes_back)) = self.0.book.read(|ledger| {
             let managed = ledger.principal(principal)?;
             let held = managed.keysets.get(&kvno)?;
-            Some((held.keyset.clone(), managed.attributes.clone(), managed.current().is_none()))
+            let (first, standing) = (managed.current().is_none(), managed.standing);
+            let comes_back = standing != Standing::InUse;
+            Some((held.keyset.clone(), managed.attributes.clone(), first, comes_back))
         }) else {
             return Ok(Took::Step);
         };
+        turn.off = None; // whatever was done then is undone now
         if turn.set.as_ref().is_none_or(|setting| setting.kvno != kvno) {
             match self.set_at_kdc(principal, &keyset, &attributes, first, turn).await {
                 Ok(()) => turn.set = Some(Setting::new(kvno, self.0.book.now().boot)),
@@ -44,8 +48,9 @@ impl Walker {
                 Err(error) => return Err(error),
             }
         }
-        // A first key was verified at kadmin; nobody can have tickets under another.
-        if !first {
+        // A first key was verified at kadmin; nobody can have tickets under another. One of a
+        // principal that comes back is not the first: a KDC that lags may use what it had.
+        if !first || comes_back {
             let kdc = self.0.kdc.for_class(self.class(principal));
             let seen = if attributes.is_role_account() {
                 let keysets = vec![keyset];
@@ -114,22 +119,38 @@ impl Walker {
         Ok(())
     }
 
-    /// Switches the principal off at the KDC; leases that waited for that are Revoked.
+    /// Switches the principal off at the KDC and sees that no KDC issues tickets to it; leases
+    /// that waited for that are Revoked. A role account takes no tickets: kadmin's word counts.
     pub(super) async fn switch_off(
         &self,
         principal: &Principal,
         how: Off,
-    ) -> Result<(), WalkError> {
+        turn: &mut Turn,
+    ) -> Result<Took, WalkError> {
         let failed = |source| WalkError::Kdc { principal: principal.clone(), source };
-        self.realm_must_be_checked(principal)?;
-        let made = self.0.book.read(|ledger| ledger.principal(principal).is_some_and(|p| p.ours));
-        if made {
+        let (made, takes_tickets) = self.0.book.read(|ledger| {
+            let managed = ledger.principal(principal).filter(|known| known.ours);
+            let is_service = |p: &ManagedPrincipal| !p.attributes.is_role_account();
+            (managed.is_some(), managed.is_some_and(is_service))
+        });
+        if made && turn.off.as_ref().is_none_or(|(done, _)| *done != how) {
+            self.realm_must_be_checked(principal)?;
             let admin = self.admin(principal);
             match how {
                 Off::Disabled => admin.set_disabled(principal, true).await,
                 Off::Deleted => admin.delete(principal).await,
             }
             .map_err(failed)?;
+            turn.off = Some((how, Setting::switched_off(self.0.book.now().boot)));
+        }
+        if takes_tickets {
+            let seen = self.0.kdc.for_class(self.class(principal)).observe(principal).await;
+            let (now, propagation) = (self.0.book.now().boot, self.times().kdc_propagation);
+            let lags = turn.off.as_mut().map(|(_, off)| off.lags(&seen, now, propagation));
+            if let Some((lags, pause)) = lags.filter(|(lags, _)| !lags.is_empty()) {
+                self.waits(principal, lags.join(", "));
+                return Ok(Took::Nothing(pause.clamp(LOOK_AGAIN.0, LOOK_AGAIN.1)));
+            }
         }
         let rules = &self.0.rules;
         self.0
@@ -145,8 +166,9 @@ impl Walker {
                 })
             })
             .await
-            .map(drop)
-            .map_err(|source| WalkError::Store { principal: principal.clone(), source })
+            .map_err(|source| WalkError::Store { principal: principal.clone(), source })?;
+        turn.off = None;
+        Ok(Took::Step)
     }
 
     fn realm_must_be_checked(&self, principal: &Principal) -> Result<(), WalkError> {

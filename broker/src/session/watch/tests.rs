@@ -1,6 +1,6 @@
 //! The task on a ledger with a committer and an audit log, under a clock that the test owns.
 
-use std::sync::{Mutex, atomic::AtomicBool};
+use std::sync::atomic::AtomicBool;
 
 use krb_proto::{Generation, LeaseId, NodeName};
 use tokio_util::task::TaskTracker;
@@ -37,7 +37,7 @@ struct World {
     guard: ClockGuard,
     clock: Arc<TestClock>,
     audit: MemoryAudit,
-    readings: Arc<Mutex<Vec<Reading>>>,
+    realm: Arc<FakeRealm>,
     _pods: tempfile::TempDir,
 }
 
@@ -79,7 +79,7 @@ fn world(nodes: u8) -> World {
     let parts = Parts {
         book: book.clone(),
         admin: realm.clone(),
-        kdc: realm,
+        kdc: realm.clone(),
         pusher: pusher.clone(),
         entropy,
         enctypes: vec![Enctype::Aes256Sha1],
@@ -89,15 +89,13 @@ fn world(nodes: u8) -> World {
     let walker = Walker::new(parts, TaskTracker::new(), CancellationToken::new());
     let pods = tempfile::tempdir().unwrap();
     let source = crate::pods::file::FilePods::new(pods.path(), "test".into(), clock.clone());
-    let readings: Arc<Mutex<Vec<Reading>>> = Arc::default();
-    let told = readings.clone();
     let watch = Watch {
         book: book.clone(),
         aftermath: Aftermath { book, hub, walker, tickets },
         pusher,
         pods: Arc::new(source),
         witnesses: Arc::new(NoWitnesses),
-        kdc_clocks: Arc::new(move || told.lock().unwrap().clone()),
+        kdc: realm.clone(),
         rules: Rules::default(),
         every: Duration::from_secs(1),
         sweep_every: Duration::from_secs(10),
@@ -105,7 +103,7 @@ fn world(nodes: u8) -> World {
         clock_skew: SKEW,
     };
     let guard = ClockGuard::new(clock.now(), SKEW);
-    let world = World { watch, guard, clock, audit, readings, _pods: pods };
+    let world = World { watch, guard, clock, audit, realm, _pods: pods };
     (1..=nodes).for_each(|n| world.attach(n));
     world
 }
@@ -164,11 +162,12 @@ async fn a_mass_cut_revokes_nothing_and_an_eviction_meanwhile_does() {
 
     let actor = Actor::Operator("olga".to_owned());
     let reason = "its disk burns".to_owned();
-    let eviction = Eviction { node: node(3), ban: true, reason, actor };
-    let planned = world.watch.book.read(|ledger| eviction.plan(ledger)).unwrap();
+    let eviction = Eviction { node: node(3), ban: true, ahead: false, reason, actor };
+    let (now, rules) = (world.clock.now().wall, world.watch.aftermath.walker.rules());
+    let planned = world.watch.book.read(|ledger| eviction.plan(ledger, now, rules)).unwrap();
     assert_eq!(world.count(Event::SessionLost), 0, "a plan does nothing");
     let hit = world.watch.aftermath.evict(&eviction).await.unwrap();
-    assert_eq!((hit.nodes.as_slice(), hit.leases.len()), ([node(3)].as_slice(), 1));
+    assert_eq!((hit.nodes.as_slice(), hit.plan.leases.len()), ([node(3)].as_slice(), 1));
     assert_eq!(hit, planned);
     assert_ne!(world.lease(3), LeaseState::Active);
     let last: Vec<Event> = world.audit.events().into_iter().rev().take(5).rev().collect();
@@ -190,8 +189,7 @@ async fn a_wall_clock_that_jumps_ends_nothing_until_it_is_back_or_a_kdc_agrees()
     assert_eq!(world.count(Event::SessionLost), 0, "neither by silence nor by lease_ttl");
     assert!(world.watch.book.read(|ledger| ledger.clock_fault().is_some()));
 
-    let at = world.clock.now().boot;
-    *world.readings.lock().unwrap() = vec![Reading { kdc: "kdc1:88".to_owned(), ahead: 1, at }];
+    world.realm.probe_clock().await;
     world.pass(Duration::from_secs(1), 2..=3).await;
     assert_eq!((world.count(Event::ClockCleared), world.count(Event::SessionLost)), (1, 1));
     assert_eq!(world.lease(2), LeaseState::Active);
