@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use krb_broker::{
+    kdc::ClockReading,
+    krb5::exchange::ClockOffset,
     ledger::sessions::Change,
-    session::{Cause, Rules, SessionState, Witness, clock_guard::Reading},
+    session::{Cause, Rules, SessionState, Witness},
 };
 use krb_proto::{LeaseId, NodeName, Principal};
 
@@ -29,7 +31,8 @@ impl World {
         let ahead = -self.clock_offset / 1000;
         let now = self.broker_now();
         let Some(broker) = self.broker.as_mut() else { return };
-        let reading = Reading { kdc: "kdc1".to_owned(), ahead, at: now.boot };
+        let reading =
+            ClockReading { kdc: "kdc1".to_owned(), offset: ClockOffset(ahead), at: now.boot };
         broker.guard.look(now, &[reading]);
         let fault = broker.guard.fault().map(str::to_owned);
         broker.ledger.set_clock_fault(fault);
