@@ -235,12 +235,16 @@ impl ManagedPrincipal {
     /// keytabs at once, with all that is retiring and was burnt.
     pub fn became_current(&mut self, kvno: Kvno, now: SystemTime) -> Vec<Kvno> {
         let abrupt = self.debt.is_abrupt();
+        let was_used = self.may_still_be_used();
         let mut retired = Vec::new();
         for (number, held) in &mut self.keysets {
             let was_current = held.phase == Phase::Current && *number != kvno;
             if was_current {
                 (held.phase, held.since, held.retired_at) = (Phase::Retiring, now, Some(now));
                 retired.push(*number);
+            }
+            if was_used && held.phase == Phase::Dropping && held.retired_at.is_some() {
+                held.retired_at = Some(now);
             }
             if abrupt && held.phase == Phase::Retiring && *number < kvno {
                 (held.phase, held.since) = (Phase::Dropping, now);
