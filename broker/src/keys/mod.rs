@@ -172,6 +172,12 @@ impl ManagedPrincipal {
         self.keysets.values().find(|held| held.phase.is_under_way())
     }
 
+    /// Whether its walk waits for what holders say, or may have to.
+    pub fn asks_holders(&self) -> bool {
+        let asks = |held: &Held| matches!(held.phase, Phase::Distributing | Phase::Dropping);
+        self.keysets.values().any(asks)
+    }
+
     /// Whether its keys may be given to a pod: the KDC uses one of them.
     pub fn is_ready(&self) -> bool {
         self.standing == Standing::InUse && self.switched_off.is_none() && self.current().is_some()

@@ -4,7 +4,8 @@
 use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
-use krb_tests::simulate::{self, Limits};
+use krb_broker::clock::{Clock, SystemClock};
+use krb_tests::simulate::{self, Limits, day};
 
 #[derive(Parser)]
 #[command(about = "Simulates keys and leases in virtual time")]
@@ -36,8 +37,12 @@ fn main() -> ExitCode {
         println!("simulate: histories=1 violations={broken}");
         return if broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    let time = Duration::from_secs(seconds);
-    let report = simulate::run(Limits { histories, violations, seed, time, sabotage: None });
+    let began = SystemClock.now().boot;
+    let day = day::run();
+    println!("{day}");
+    let time = Duration::from_secs(seconds).saturating_sub(SystemClock.now().boot.since(began));
+    let mut report = simulate::run(Limits { histories, violations, seed, time, sabotage: None });
+    report.day_broke_a_rule = day.violation.is_some();
     println!("{report}");
-    if report.found.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if report.violations() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
