@@ -162,7 +162,7 @@ impl Walker {
                     ledger.went_off(principal, how, now.wall);
                     let line = Record::new(Event::PrincipalOff, Actor::Broker);
                     lines.push(line.principal(principal).detail(how.name()));
-                    super::finish_revoking(ledger, lines, principal);
+                    super::steps::finish_revoking(ledger, lines, principal);
                 })
             })
             .await
