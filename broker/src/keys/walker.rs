@@ -8,7 +8,7 @@
 mod at_kdc;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    NumbersUsedUp,
+    ManagedPrincipal, NumbersUsedUp,
     due::Kind,
     propagation::Setting,
     standing::Off,
@@ -83,17 +83,9 @@ struct Turn {
     set: Option<Setting>,
     /// How this process switched the principal off, and what each KDC said since.
     off: Option<(Off, Setting)>,
-    /// Who was pushed what the current step waits for, on which stream, and when.
-    pushed: HashMap<(Awaited, LeaseId, StreamId), SystemTime>,
-}
-
-/// What a push is to bring about.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-enum Awaited {
-    /// That the holder has this kvno.
-    Has(Kvno),
-    /// That the holder has it no more.
-    Lacks(Kvno),
+    /// Who was pushed these kvnos, on which stream, and when. Once others are to be held, an
+    /// acknowledgement of these counts no more, and all who lack them are pushed anew.
+    pushed: (BTreeSet<Kvno>, HashMap<(LeaseId, StreamId), SystemTime>),
 }
 
 /// What came of a step.
@@ -379,27 +371,30 @@ impl Walker {
     ) -> Result<Took, WalkError> {
         let text = what.to_string();
         self.waits(principal, text);
-        let (awaited, from) = match what {
-            Waiting::Acknowledgements { kvno, from } => (Awaited::Has(kvno), from),
-            Waiting::Removal { kvno, from } => (Awaited::Lacks(kvno), from),
-            Waiting::Tickets { .. } | Waiting::Turn { .. } | Waiting::Clock => {
-                return Ok(Took::Nothing(self.until(until)));
-            }
-        };
+        if !what.asks() {
+            return Ok(Took::Nothing(self.until(until)));
+        }
         let now = self.0.book.now().wall;
         let lately = |at: &SystemTime| now.duration_since(*at).is_ok_and(|age| age < ASK_AGAIN);
-        turn.pushed.retain(|_, at| lately(at));
+        let (kvnos, pushed) = &mut turn.pushed;
         let owed: Vec<LeaseId> = self.0.book.read(|ledger| {
+            let wanted = ledger.principal(principal).map(ManagedPrincipal::delivered_kvnos);
+            let wanted: BTreeSet<Kvno> = wanted.unwrap_or_default().into_iter().collect();
+            if *kvnos != wanted {
+                (*kvnos, *pushed) = (wanted, HashMap::new());
+            }
+            pushed.retain(|_, at| lately(at));
             let stream = |id: &LeaseId| ledger.session(&ledger.lease(id)?.holder.node)?.stream;
-            let owed = |id: &LeaseId| {
-                let key = |stream| (awaited, *id, stream);
-                stream(id).is_some_and(|stream| !turn.pushed.contains_key(&key(stream)))
+            let is_new = |id: &LeaseId| {
+                stream(id).is_some_and(|stream| !pushed.contains_key(&(*id, stream)))
             };
-            from.into_iter().filter(owed).collect()
+            let lacking = ledger.holders(principal).into_iter();
+            let lacking = lacking.filter(|holder| holder.has.as_ref() != Some(kvnos));
+            lacking.map(|holder| holder.lease).filter(is_new).collect()
         });
         if !owed.is_empty() {
-            let pushed = self.push(principal, &owed).await?;
-            turn.pushed.extend(pushed.into_iter().map(|(id, stream)| ((awaited, id, stream), now)));
+            let sent = self.push(principal, &owed).await?;
+            turn.pushed.1.extend(sent.into_iter().map(|to| (to, now)));
         }
         Ok(Took::Nothing(self.until(until)))
     }
