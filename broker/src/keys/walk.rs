@@ -227,7 +227,7 @@ pub enum Waiting {
 
 impl Waiting {
     /// Whether holders are asked for it.
-    fn asks(&self) -> bool {
+    pub(super) fn asks(&self) -> bool {
         matches!(self, Self::Acknowledgements { .. } | Self::Removal { .. })
     }
 }

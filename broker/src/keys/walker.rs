@@ -11,7 +11,7 @@ mod at_kdc;
 mod steps;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -83,17 +83,9 @@ struct Turn {
     set: Option<Setting>,
     /// How this process switched the principal off, and what each KDC said since.
     off: Option<(Off, Setting)>,
-    /// Who was pushed what the current step waits for, on which stream, and when.
-    pushed: HashMap<(Awaited, LeaseId, StreamId), SystemTime>,
-}
-
-/// What a push is to bring about.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-enum Awaited {
-    /// That the holder has this kvno.
-    Has(Kvno),
-    /// That the holder has it no more.
-    Lacks(Kvno),
+    /// Who was pushed these kvnos, on which stream, and when. Once others are to be held, an
+    /// acknowledgement of these counts no more, and all who lack them are pushed anew.
+    pushed: (BTreeSet<Kvno>, HashMap<(LeaseId, StreamId), SystemTime>),
 }
 
 /// What came of a step.

@@ -1,13 +1,19 @@
 //! Asks holders for what a walk waits for: pushes, each repeated now and then until it is
 //! acknowledged.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::{Duration, SystemTime},
+};
 
-use krb_proto::{LeaseId, Principal};
+use krb_proto::{Kvno, LeaseId, Principal};
 
-use super::{Awaited, LOOK_AGAIN, Took, Turn, WalkError, Walker};
+use super::{LOOK_AGAIN, Took, Turn, WalkError, Walker};
 use crate::{
-    keys::walk::{ASK_AGAIN, Waiting},
+    keys::{
+        ManagedPrincipal,
+        walk::{ASK_AGAIN, Waiting},
+    },
     session::StreamId,
 };
 
@@ -22,27 +28,30 @@ impl Walker {
     ) -> Result<Took, WalkError> {
         let text = what.to_string();
         self.waits(principal, text);
-        let (awaited, from) = match what {
-            Waiting::Acknowledgements { kvno, from } => (Awaited::Has(kvno), from),
-            Waiting::Removal { kvno, from } => (Awaited::Lacks(kvno), from),
-            Waiting::Tickets { .. } | Waiting::Turn { .. } | Waiting::Clock => {
-                return Ok(Took::Nothing(self.until(until)));
-            }
-        };
+        if !what.asks() {
+            return Ok(Took::Nothing(self.until(until)));
+        }
         let now = self.0.book.now().wall;
         let lately = |at: &SystemTime| now.duration_since(*at).is_ok_and(|age| age < ASK_AGAIN);
-        turn.pushed.retain(|_, at| lately(at));
+        let (kvnos, pushed) = &mut turn.pushed;
         let owed: Vec<LeaseId> = self.0.book.read(|ledger| {
+            let wanted = ledger.principal(principal).map(ManagedPrincipal::delivered_kvnos);
+            let wanted: BTreeSet<Kvno> = wanted.unwrap_or_default().into_iter().collect();
+            if *kvnos != wanted {
+                (*kvnos, *pushed) = (wanted, HashMap::new());
+            }
+            pushed.retain(|_, at| lately(at));
             let stream = |id: &LeaseId| ledger.session(&ledger.lease(id)?.holder.node)?.stream;
-            let owed = |id: &LeaseId| {
-                let key = |stream| (awaited, *id, stream);
-                stream(id).is_some_and(|stream| !turn.pushed.contains_key(&key(stream)))
+            let is_new = |id: &LeaseId| {
+                stream(id).is_some_and(|stream| !pushed.contains_key(&(*id, stream)))
             };
-            from.into_iter().filter(owed).collect()
+            let lacking = ledger.holders(principal).into_iter();
+            let lacking = lacking.filter(|holder| holder.has.as_ref() != Some(kvnos));
+            lacking.map(|holder| holder.lease).filter(is_new).collect()
         });
         if !owed.is_empty() {
-            let pushed = self.push(principal, &owed).await?;
-            turn.pushed.extend(pushed.into_iter().map(|(id, stream)| ((awaited, id, stream), now)));
+            let sent = self.push(principal, &owed).await?;
+            turn.pushed.1.extend(sent.into_iter().map(|to| (to, now)));
         }
         Ok(Took::Nothing(self.until(until)))
     }

@@ -69,7 +69,7 @@ impl Walker {
                 .detail("every KDC that answers uses it");
             self.record(principal, line, kvno, |_, _, _| {}).await?;
         }
-        turn.pushed.clear();
+        turn.pushed.1.clear();
         self.record_current(principal, kvno).await?;
         Ok(Took::Step)
     }
