@@ -38,6 +38,7 @@ struct World {
     at_kdc: Option<Kvno>,
     times: WalkTimes,
     scheduled_at: Option<SystemTime>,
+    clock_fault: bool,
 }
 
 fn node(n: u8) -> NodeName {
@@ -56,6 +57,7 @@ impl World {
             at_kdc: None,
             times: WalkTimes::default(),
             scheduled_at: None,
+            clock_fault: false,
         }
     }
 
@@ -80,7 +82,7 @@ impl World {
                 })
                 .collect(),
             now: self.now,
-            clock_fault: false,
+            clock_fault: self.clock_fault,
             scheduled_at: self.scheduled_at,
             times: self.times,
         };
@@ -239,6 +241,45 @@ fn a_holder_that_never_answers_delays_the_walk_and_is_named() {
     assert!(matches!(world.take_step(), Step::Wait { .. })); // time passes
     let without = vec![LeaseId::from_random([2; 16])];
     assert_eq!(world.take_step(), Step::Activate { kvno: Kvno(3), without });
+}
+
+#[test]
+fn no_step_is_taken_by_a_clock_that_is_in_doubt() {
+    let mut world = World::new();
+    world.settle();
+    world.join(1);
+    world.lose(1);
+    for _ in 0..3 {
+        world.clock_fault = true;
+        assert!(matches!(world.step(), Step::Wait { what: Waiting::Clock, .. }));
+        world.clock_fault = false;
+        assert!(!matches!(world.take_step(), Step::Rest | Step::Wait { .. }));
+    }
+    assert_eq!(world.at_kdc, Some(Kvno(3)));
+}
+
+#[test]
+fn a_key_that_was_about_to_be_switched_off_counts_as_used_until_the_next_one_is() {
+    let mut world = World::new();
+    world.settle();
+    world.join(1);
+    world.holders.clear();
+    let (how, since) = (Off::Disabled, world.now);
+    world.principal.switched_off = Some(SwitchedOff { how, by: None, since });
+    assert_eq!(world.take_step(), Step::Leave(how));
+    world.principal.switched_off = None;
+    assert_eq!(world.take_step(), Step::Return);
+
+    world.now += Duration::from_secs(50); // a KDC lags
+    assert_eq!(world.take_step(), Step::Make);
+    assert_eq!(world.principal.exposure(Kvno(2)), Exposure::Open);
+    world.take_step();
+    world.now += Duration::from_secs(50);
+    assert_eq!(world.take_step(), Step::Set(Kvno(3)));
+    let current_at = world.now;
+    world.settle();
+    let Exposure::Until(until) = world.principal.exposure(Kvno(2)) else { panic!("still open") };
+    assert!(until >= current_at + MAX_LIFE + WalkTimes::default().clock_skew);
 }
 
 #[test]
