@@ -192,11 +192,13 @@ fn verdict(found: [StartupCheck; 2], allow_wide_rights: bool) -> Result<(), Star
 /// krb5.conf for pods: from the configuration only, naming every KDC.
 pub(crate) fn profile(config: &Config) -> Arc<[u8]> {
     let realm = &config.realm.name;
+    // What a pod tolerates beyond a ticket's end is part of what `exposed_until` promises.
+    let clock_skew = config.realm.walk.clock_skew.as_secs().max(1);
     let kdcs: String = config.realm.kdcs.iter().map(|kdc| format!("    kdc = {kdc}\n")).collect();
     let text = format!(
         "[libdefaults]\n  default_realm = {realm}\n  dns_canonicalize_hostname = false\n  \
-         rdns = false\n  dns_lookup_kdc = false\n  dns_lookup_realm = false\n\n\
-         [realms]\n  {realm} = {{\n{kdcs}  }}\n"
+         rdns = false\n  dns_lookup_kdc = false\n  dns_lookup_realm = false\n  \
+         clockskew = {clock_skew}\n\n[realms]\n  {realm} = {{\n{kdcs}  }}\n"
     );
     text.into_bytes().into()
 }
