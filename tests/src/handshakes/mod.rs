@@ -11,6 +11,7 @@
 
 mod program;
 mod side;
+pub mod single;
 
 use std::{
     fs,
@@ -96,7 +97,7 @@ impl Handshakes {
             pairs.push(Pair {
                 holder: holder.clone(),
                 acceptor: acceptor(world, pod, &program)?,
-                initiator: initiator(world, &program)?,
+                initiator: initiator(&world.realm.profile_path(), &program)?,
                 service: service.to_owned(),
                 fresh: world.dir().join(format!("fresh-{}.ccache", pod.name)),
                 kept,
@@ -249,25 +250,34 @@ impl Pair {
         }
     }
 
-    /// One handshake from beginning to end: until both sides are done.
     async fn shake(&mut self, with_kept: bool) -> Result<(), Broken> {
         if !with_kept {
             fs::copy(&self.tgt, &self.fresh).map_err(|e| Broken::Side(e.to_string()))?;
         }
         let ccache = if with_kept { &self.kept } else { &self.fresh };
-        let mut asked = self.initiator.begin(ccache, &self.service).await?;
-        for _ in 0..ROUNDS {
-            let answer = self.acceptor.go_on(&asked.token).await?;
-            if asked.is_last && answer.is_last && answer.token.is_empty() {
-                return Ok(());
-            }
-            asked = self.initiator.go_on(&answer.token).await?;
-            if asked.is_last && answer.is_last && asked.token.is_empty() {
-                return Ok(());
-            }
-        }
-        Err(Broken::Handshake("both sides: it does not end".to_owned()))
+        complete(&mut self.initiator, &mut self.acceptor, ccache, &self.service).await
     }
+}
+
+/// One handshake from beginning to end: until both sides are done.
+async fn complete(
+    initiator: &mut Side,
+    acceptor: &mut Side,
+    ccache: &Path,
+    service: &str,
+) -> Result<(), Broken> {
+    let mut asked = initiator.begin(ccache, service).await?;
+    for _ in 0..ROUNDS {
+        let answer = acceptor.go_on(&asked.token).await?;
+        if asked.is_last && answer.is_last && answer.token.is_empty() {
+            return Ok(());
+        }
+        asked = initiator.go_on(&answer.token).await?;
+        if asked.is_last && answer.is_last && asked.token.is_empty() {
+            return Ok(());
+        }
+    }
+    Err(Broken::Handshake("both sides: it does not end".to_owned()))
 }
 
 fn acceptor(world: &World, pod: &Pod, program: &Path) -> Result<Side, WorldError> {
@@ -278,9 +288,9 @@ fn acceptor(world: &World, pod: &Pod, program: &Path) -> Result<Side, WorldError
     Side::start("acceptor", &container::command(node, pod, "/usr/bin", &script))
 }
 
-fn initiator(world: &World, program: &Path) -> Result<Side, WorldError> {
+fn initiator(profile: &Path, program: &Path) -> Result<Side, WorldError> {
     let mut command = Command::new(program);
-    command.arg("initiate").env_clear().env("KRB5_CONFIG", world.realm.profile_path());
+    command.arg("initiate").env_clear().env("KRB5_CONFIG", profile);
     Side::start("initiator", &command)
 }
 

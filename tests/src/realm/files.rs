@@ -12,10 +12,10 @@ pub(super) fn client_profile(
     kpasswd: SocketAddr,
     plugins: &Path,
 ) -> String {
-    let realm = &options.name;
+    let (realm, clock_skew) = (&options.name, options.clock_skew);
     let plugins = plugins.display();
     let mut text = format!(
-        "[libdefaults]\n  default_realm = {realm}\n  dns_lookup_kdc = false\n  \
+        "[libdefaults]\n  default_realm = {realm}\n  clockskew = {clock_skew}\n  dns_lookup_kdc = false\n  \
          dns_lookup_realm = false\n  dns_canonicalize_hostname = false\n  rdns = false\n  \
          plugin_base_dir = {plugins}\n\n[realms]\n  {realm} = {{\n"
     );

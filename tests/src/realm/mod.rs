@@ -13,6 +13,7 @@ mod files;
 mod log;
 pub mod packages;
 mod servers;
+mod stray;
 mod tool;
 
 use std::{
@@ -25,6 +26,7 @@ use std::{
 
 pub use log::KdcRequests;
 use servers::Servers;
+pub use stray::Stray;
 pub use tool::Tool;
 
 /// The broker's principal, without its realm.
@@ -45,6 +47,8 @@ pub struct Options {
     pub max_life: String,
     /// The longest life of renewable tickets, as in kdc.conf.
     pub max_renewable_life: String,
+    /// The difference of clocks that its KDCs and clients tolerate, in seconds.
+    pub clock_skew: u32,
     /// The enctypes that principals get keys of when kadmin makes them.
     pub enctypes: Vec<String>,
     /// The services that the broker has an ACL line for.
@@ -66,6 +70,7 @@ impl Default for Options {
             kdcs: 1,
             max_life: "10h".to_owned(),
             max_renewable_life: "7d".to_owned(),
+            clock_skew: 300,
             enctypes: words(&["aes256-cts-hmac-sha1-96", "aes128-cts-hmac-sha1-96"]),
             services: words(&["HTTP", "nfs", "tsfoo", "tsbar"]),
             managed: words(&["tsmanaged"]),
@@ -157,6 +162,24 @@ impl Realm {
     /// krb5.conf for clients.
     pub fn profile_path(&self) -> PathBuf {
         self.servers.client_profile()
+    }
+
+    /// krb5.conf for a client that asks the KDC of this number and no other.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn profile_of_kdc(&self, index: usize) -> Result<PathBuf, RealmError> {
+        let path = self.dir.path().join(format!("krb5-kdc{index}.conf"));
+        self.servers.write_profile(&path, self.kdc_addrs()[index])?;
+        Ok(path)
+    }
+
+    /// A KDC beside the realm's own, with a copy of the database as it is now.
+    ///
+    /// # Errors
+    /// When the database can't be copied, or the daemon does not start.
+    pub fn stray_kdc(&self) -> Result<Stray, RealmError> {
+        Stray::start(&self.servers, &self.dir)
     }
 
     /// The broker's principal, with its realm.

@@ -27,10 +27,11 @@ impl KdcServer {
 /// All daemons of a realm. The first KDC is the primary; kadmind works on its database.
 #[derive(Debug)]
 pub(super) struct Servers {
-    realm: String,
+    options: Options,
     client_profile: PathBuf,
     kdcs: Vec<KdcServer>,
     kadmind_address: SocketAddr,
+    kpasswd: SocketAddr,
     kadmind: Option<Daemon>,
 }
 
@@ -61,9 +62,10 @@ impl Servers {
         let profile =
             files::client_profile(options, &addresses, kadmind_address, kpasswd, &plugins);
         write(&client_profile, &profile)?;
-        let realm = options.name.clone();
-        let servers = Self { realm, client_profile, kdcs, kadmind_address, kadmind: None };
-        servers.write_acl(&files::acl(options))?;
+        let options = options.clone();
+        let servers =
+            Self { options, client_profile, kdcs, kadmind_address, kpasswd, kadmind: None };
+        servers.write_acl(&files::acl(&servers.options))?;
         let password = random_hex();
         servers.at(0, "kdb5_util")?.args(["create", "-s", "-P", &password]).run()?;
         Ok(servers)
@@ -109,14 +111,53 @@ impl Servers {
         if replicas.is_empty() {
             return Ok(());
         }
-        let dump = primary.dir.join("dump");
-        self.at(0, "kdb5_util")?.args([Path::new("dump"), &dump]).run()?;
+        let dump = self.dump()?;
         for (index, replica) in (1..).zip(replicas) {
             fs::copy(primary.dir.join("stash"), replica.dir.join("stash"))
                 .map_err(|error| RealmError::new("copying the stash", error))?;
             self.at(index, "kdb5_util")?.args([Path::new("load"), &dump]).run()?;
         }
         Ok(())
+    }
+
+    /// The primary database as it is now, as a file.
+    fn dump(&self) -> Result<PathBuf, RealmError> {
+        let dump = self.kdcs[0].dir.join("dump");
+        self.at(0, "kdb5_util")?.args([Path::new("dump"), &dump]).run()?;
+        Ok(dump)
+    }
+
+    /// Writes a client profile that names this KDC alone.
+    pub(super) fn write_profile(&self, path: &Path, kdc: SocketAddr) -> Result<(), RealmError> {
+        let (kadmind, kpasswd) = (self.kadmind_address, self.kpasswd);
+        let plugins = packages::plugins()?;
+        let text = files::client_profile(&self.options, &[kdc], kadmind, kpasswd, &plugins);
+        write(path, &text)
+    }
+
+    /// Starts another KDC in `dir`, with a copy of the primary database as it is now, and writes
+    /// a client profile that names it alone.
+    pub(super) fn start_copy(&self, dir: &Path, profile: &Path) -> Result<Daemon, RealmError> {
+        make_dir(dir)?;
+        let kdc = free_port(self.kadmind_address.ip())?;
+        let at = files::KdcProfile {
+            dir,
+            kdc,
+            kadmind: self.kadmind_address,
+            kpasswd: self.kpasswd,
+            plugins: &packages::plugins()?,
+        };
+        let kdc_profile = dir.join("kdc.conf");
+        write(&kdc_profile, &files::kdc_profile(&self.options, &at))?;
+        self.write_profile(profile, kdc)?;
+        fs::copy(self.kdcs[0].dir.join("stash"), dir.join("stash"))
+            .map_err(|error| RealmError::new("copying the stash", error))?;
+        let tool = |name| {
+            let tool = Tool::new(name, profile)?;
+            Ok(tool.env("KRB5_KDC_PROFILE", &kdc_profile).args(["-r", &self.options.name]))
+        };
+        tool("kdb5_util")?.args([Path::new("load"), &self.dump()?]).run()?;
+        Daemon::start(tool("krb5kdc")?.args(["-n"]).into_command(), kdc)
     }
 
     pub(super) fn start_all(&mut self) -> Result<(), RealmError> {
@@ -169,7 +210,9 @@ impl Servers {
     /// A tool or daemon that works on the database of the KDC of that number.
     fn at(&self, index: usize, name: &str) -> Result<Tool, RealmError> {
         let tool = Tool::new(name, &self.client_profile)?;
-        Ok(tool.env("KRB5_KDC_PROFILE", self.kdcs[index].profile()).args(["-r", &self.realm]))
+        Ok(tool
+            .env("KRB5_KDC_PROFILE", self.kdcs[index].profile())
+            .args(["-r", &self.options.name]))
     }
 }
 

@@ -1,10 +1,14 @@
 //! What stories look at: states of leases, and whether a keytab still opens anything.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use krb_proto::v1::{GetPrincipalRequest, Lease, LeaseState, Principal};
 
 use super::{World, WorldError, api::Api};
+use crate::realm::Tool;
 
 /// Waits until the newest lease of the pod is in this state; the lease then.
 pub async fn lease_in(api: &Api, pod_uid: &str, state: LeaseState) -> Result<Lease, WorldError> {
@@ -54,8 +58,18 @@ const KEY_IS_OLD: [&str; 2] = ["Preauthentication failed", "Password incorrect"]
 /// Whether the KDC gives `principal` a ticket for a key of this keytab, asked with the stock
 /// `kinit`.
 pub fn keytab_opens(world: &World, keytab: &Path, principal: &str) -> Result<bool, WorldError> {
-    let cache = world.dir().join("probe.ccache");
-    let tool = world.realm.tool("kinit").map_err(|e| WorldError::new("finding kinit", e))?;
+    keytab_opens_by(world, &world.realm.profile_path(), keytab, principal)
+}
+
+/// The same, with the KDCs that this krb5.conf names. The ticket stays in [`probe_ccache`].
+pub fn keytab_opens_by(
+    world: &World,
+    profile: &Path,
+    keytab: &Path,
+    principal: &str,
+) -> Result<bool, WorldError> {
+    let cache = probe_ccache(world);
+    let tool = Tool::new("kinit", profile).map_err(|e| WorldError::new("finding kinit", e))?;
     let tool = tool.env("KRB5CCNAME", format!("FILE:{}", cache.display()));
     let said = tool.args([Path::new("-k"), Path::new("-t"), keytab, Path::new(principal)]).run();
     match said {
@@ -64,6 +78,11 @@ pub fn keytab_opens(world: &World, keytab: &Path, principal: &str) -> Result<boo
         Err(error) if KEY_IS_OLD.iter().any(|said| error.to_string().contains(said)) => Ok(false),
         Err(error) => Err(WorldError::new("asking for a ticket", error)),
     }
+}
+
+/// Where the last keytab that opened something left its ticket.
+pub fn probe_ccache(world: &World) -> PathBuf {
+    world.dir().join("probe.ccache")
 }
 
 /// The kvnos of a principal in a lease.
