@@ -18,7 +18,7 @@ use super::{
     schedule::Schedule,
     standing::{Off, Standing},
 };
-use crate::clock::rfc3339;
+use crate::{clock::rfc3339, lease::accepted_until};
 
 /// The spans of a walk.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -407,7 +407,7 @@ impl ManagedPrincipal {
         // client lives as long as the KDC let it when it still took the key.
         let as_client = held.retired_at.map(|at| at + self.attributes.max_life);
         let last_use = as_client.map_or(view.now, |at| at.max(view.now));
-        Step::Prune { kvno, exposed_until: last_use + view.times.clock_skew }
+        Step::Prune { kvno, exposed_until: accepted_until(last_use, view.times.clock_skew) }
     }
 }
 

@@ -11,7 +11,10 @@
 
 pub mod share;
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use krb_proto::{Generation, Kvno, LeaseId, NodeName, PodRef, PodUid, Principal, VolumeName};
 
@@ -121,6 +124,17 @@ pub struct End {
     pub kvnos: BTreeMap<Principal, Vec<Kvno>>,
     /// The latest endtime of any ticket it may have had.
     pub ticket_endtime: Option<SystemTime>,
+}
+
+/// Kerberos counts whole seconds, and the last one counts as a whole.
+const LAST_SECOND: Duration = Duration::from_secs(1);
+
+/// Until when a ticket with this end may be accepted, where `clock_skew` is tolerated.
+///
+/// libkrb5 compares seconds without their fractions: one that is refused from 10:00:04 on is
+/// accepted at 10:00:03.9, although its end and the skew add up to 10:00:03.
+pub fn accepted_until(endtime: SystemTime, clock_skew: Duration) -> SystemTime {
+    endtime + clock_skew + LAST_SECOND
 }
 
 /// Until when something that was handed out can still be misused.

@@ -12,7 +12,7 @@ use crate::{
     clock::Now,
     entitlement::{Denial, Grant},
     keys::walk::HolderView,
-    lease::{End, Ended, Exposure, FileOwner, Holder, Lease, LeaseState},
+    lease::{End, Ended, Exposure, FileOwner, Holder, Lease, LeaseState, accepted_until},
     session::{StreamId, Times},
 };
 
@@ -252,7 +252,8 @@ impl Ledger {
             Some(end) => end.ticket_endtime,
             None => self.latest_endtime(lease),
         };
-        let tickets = endtime.map_or(Exposure::Nothing, |end| Exposure::Until(end + clock_skew));
+        let tickets = endtime
+            .map_or(Exposure::Nothing, |end| Exposure::Until(accepted_until(end, clock_skew)));
         let keys = match &lease.end {
             None if lease.state == LeaseState::Active && !lease.principals.is_empty() => {
                 Exposure::Open

@@ -19,6 +19,7 @@ use crate::{
 };
 
 const SKEW: Duration = Duration::from_secs(300);
+const SECOND: Duration = Duration::from_secs(1);
 const MAX_LIFE: Duration = Duration::from_secs(3600);
 
 struct World {
@@ -179,7 +180,8 @@ fn a_lost_node_s_leases_are_revoked_once_every_key_it_had_is_replaced() {
     let loss = world.ledger.lose(&node(1), &Cause::Silence, world.wall()).unwrap();
     assert_eq!(loss.principals.len(), 2);
     assert_eq!(loss.revoked, [ticket], "a ticket can't be called back: nothing to wait for");
-    assert_eq!(world.exposure(&ticket), Exposure::Until(world.wall() + MAX_LIFE + SKEW));
+    let refused_from = world.wall() + MAX_LIFE + SKEW + SECOND;
+    assert_eq!(world.exposure(&ticket), Exposure::Until(refused_from), "whole seconds count");
 
     world.rotate(&principal(1));
     assert!(world.ledger.finish_revoking(&principal(1)).is_empty(), "one key is still in use");

@@ -15,6 +15,7 @@ use crate::{
         due::{Begins, Kind},
         walk::WalkRules,
     },
+    lease::accepted_until,
     ledger::{Ledger, revoking::How},
 };
 
@@ -154,5 +155,6 @@ fn usable_until(
         How::Disable => Duration::ZERO,
         How::Overlap | How::Now => times.acknowledge_within,
     };
-    begin + handing_out + managed.attributes.max_life + 2 * times.clock_skew
+    let last_use = begin + handing_out + managed.retirement(times);
+    accepted_until(last_use, times.clock_skew)
 }

@@ -64,9 +64,19 @@ fn node<'a>(world: &'a World, name: &str) -> Result<&'a Node, WorldError> {
     found.ok_or_else(|| WorldError::new("finding a node", name))
 }
 
-/// A mounted pod of this node.
+/// A mounted pod of this node that has a keytab, and no ticket that would outlive it.
 fn holder(world: &World, name: &str, place: &str) -> Result<Pod, WorldError> {
-    let pod = world.pod(name, place)?;
+    mounted(world, name, place, &[("ts/services", "HTTP")])
+}
+
+fn mounted(
+    world: &World,
+    name: &str,
+    place: &str,
+    asked: &[(&str, &str)],
+) -> Result<Pod, WorldError> {
+    let pod = Pod::new(name, TSFOO.login, TSFOO.uid, place).annotated(asked);
+    let pod = world.apply(&pod)?;
     let answer = node(world, place)?.mount(&pod)?;
     if answer.is_success() {
         return Ok(pod);
@@ -115,6 +125,7 @@ async fn lease_of(api: &Api, pod: &Pod) -> Result<Lease, WorldError> {
 
 /// A thief's attempts on one server.
 struct Attempts {
+    name: &'static str,
     client: Initiator,
     server: Acceptor,
     /// When the last began that succeeded, and with which ccache.
@@ -123,15 +134,14 @@ struct Attempts {
 }
 
 impl Attempts {
-    fn new(profile: &Path, server: Acceptor) -> Result<Self, WorldError> {
-        Ok(Self { client: Initiator::new(profile)?, server, last: None, count: 0 })
+    fn new(name: &'static str, profile: &Path, server: Acceptor) -> Result<Self, WorldError> {
+        Ok(Self { name, client: Initiator::new(profile)?, server, last: None, count: 0 })
     }
 
     /// Tries it with a copy of this ccache.
     async fn with(&mut self, world: &World, ccache: &Path) -> Result<Outcome, WorldError> {
         self.count += 1;
-        let name = ccache.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let copy = world.dir().join(format!("{name}-{}-{:p}.ccache", self.count, self));
+        let copy = world.dir().join(format!("try-{}-{}.ccache", self.name, self.count));
         fs::copy(ccache, &copy)?;
         let began = now();
         let outcome = self.client.shake(&mut self.server, &copy, SERVICE).await?;

@@ -45,7 +45,7 @@ async fn while_the_old_node_lives_its_copy_opens_tickets_until_the_key_is_replac
     let (before, after, copy) = moved(&mut world).await?;
     let load = Handshakes::start(&world, SERVICE, TSFOO.login, &[&after])?;
     let operator = world.operator().await?;
-    let mut copy = [Attempts::new(&world.realm.profile_path(), copy)?];
+    let mut copy = [Attempts::new("copy", &world.realm.profile_path(), copy)?];
     let client = tgt(&world, &world.realm.profile_path(), "early")?;
     for _ in 0..20 {
         assert!(copy[0].with(&world, &client).await?.is_accepted(), "nothing was replaced");
@@ -67,7 +67,7 @@ async fn when_the_old_node_is_lost_the_key_is_replaced_and_its_copy_opens_nothin
     let mut world = world(&["node-a", "node-b"], options(1), settings())?;
     let (before, after, copy) = moved(&mut world).await?;
     let load = Handshakes::start(&world, SERVICE, TSFOO.login, &[&after])?;
-    let mut copy = [Attempts::new(&world.realm.profile_path(), copy)?];
+    let mut copy = [Attempts::new("copy", &world.realm.profile_path(), copy)?];
 
     world.node("node-a").kill_agent();
     copy_opens_nothing_after_its_end(&world, &before, &mut copy).await?;
@@ -81,7 +81,7 @@ async fn a_ticket_that_a_client_kept_from_before_is_opened_by_the_copy_no_longer
     let mut world = world(&["node-a", "node-b"], options(1), settings())?;
     let (before, _, copy) = moved(&mut world).await?;
     let operator = world.operator().await?;
-    let mut copy = [Attempts::new(&world.realm.profile_path(), copy)?];
+    let mut copy = [Attempts::new("copy", &world.realm.profile_path(), copy)?];
     let client = tgt(&world, &world.realm.profile_path(), "kept")?;
 
     // The last ticket that the KDC issued under the old key, shown again and again.

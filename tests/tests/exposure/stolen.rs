@@ -5,8 +5,8 @@ use std::fs;
 use krb_tests::{handshakes::single::Acceptor, realm::packages, world::container};
 
 use super::{
-    Attempts, Story, ccache, holder, node, options, refusal, settings, taken, tried_until_its_end,
-    world,
+    Attempts, Story, ccache, holder, mounted, node, options, refusal, settings, taken,
+    tried_until_its_end, world,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -14,7 +14,8 @@ async fn a_ticket_taken_from_a_dead_node_is_worthless_after_its_exposure() -> St
     let mut short = settings();
     short.realm += "ticket_life = \"15s\"\n";
     let mut world = world(&["node-a", "node-b"], options(1), short)?;
-    let dead = holder(&world, "web-0", "node-a")?;
+    let asked = [("ts/services", "HTTP"), ("ts/prestashtkt", "true")];
+    let dead = mounted(&world, "web-0", "node-a", &asked)?;
     let living = holder(&world, "web-1", "node-b")?;
     let tgt_alone = taken(&world, &dead, "tickets/tsfoo")?;
 
@@ -28,7 +29,7 @@ async fn a_ticket_taken_from_a_dead_node_is_worthless_after_its_exposure() -> St
     assert!(fs::read(&with_service)?.len() > fs::read(&tgt_alone)?.len());
 
     let profile = world.realm.profile_path();
-    let mut thief = [Attempts::new(&profile, Acceptor::of(&world, &living)?)?];
+    let mut thief = [Attempts::new("thief", &profile, Acceptor::of(&world, &living)?)?];
     assert!(thief[0].with(&world, &with_service).await?.is_accepted());
     world.node("node-a").kill_agent();
     let operator = world.operator().await?;
