@@ -103,6 +103,7 @@ impl World {
         let (holder, generation) = (self.holder(n, pod), self.generation(n));
         let admitted = self.ledger.admit(id, holder, generation, grant, now)?;
         self.ledger.take_up(grant, MAX_LIFE, now);
+        self.ledger.take_up_accounts(grant, MAX_LIFE, now);
         for granted in &grant.principals {
             self.make_current(&granted.principal);
         }
