@@ -379,3 +379,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_restart_reads_a_managed_account_s_principal_back_as_a_role_account() {
+    let mut world = World::new();
+    world.attach(1, None);
+    world.issue(1, 1, &grant("tsfoo", &[1], true)).unwrap();
+    let reopened = world.reopened(&mut BTreeMap::new());
+    for name in ["tsfoo@EXAMPLE.COM".parse().unwrap(), principal(1)] {
+        let before = &world.ledger.principal(&name).unwrap().attributes;
+        assert_eq!(before.is_role_account(), name.components().len() == 1);
+        assert_eq!(&reopened.principal(&name).unwrap().attributes, before);
+    }
+}
