@@ -301,6 +301,20 @@ fn a_lease_that_ends_after_a_key_of_it_was_pruned_is_exposed_as_long_as_that_key
 }
 
 #[test]
+fn an_acknowledgement_says_nothing_of_a_key_that_leaves_after_it() {
+    let mut world = World::new();
+    world.attach(1, None);
+    let lease = world.issue(1, 1, &grant("tsfoo", &[1], false)).unwrap();
+    let kvnos: BTreeMap<_, _> = [(principal(1), BTreeSet::from([Kvno(2)]))].into();
+    world.ledger.acknowledge(&lease, Acknowledged { stream: StreamId(world.streams), kvnos });
+    world.ledger.deliver(&lease).unwrap();
+    assert!(world.ledger.holders(&principal(1))[0].has.is_some(), "it was told nothing new");
+    world.rotate(&principal(1));
+    world.ledger.deliver(&lease).unwrap();
+    assert_eq!(world.ledger.holders(&principal(1))[0].has, None, "it may have kvno 3 now");
+}
+
+#[test]
 fn ended_leases_are_forgotten_in_time_and_one_that_is_revoked_never_before_its_exposure_ends() {
     let mut world = World::new();
     world.attach(1, None);
