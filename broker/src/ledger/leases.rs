@@ -154,7 +154,24 @@ impl Ledger {
         for principal in &lease.principals {
             self.delivered_to(principal, &recipient);
         }
+        self.forget_older_word(&lease);
         Ok(lease)
+    }
+
+    /// What the holder acknowledged says nothing of a key that leaves for it now: it may have it
+    /// before it says so.
+    fn forget_older_word(&mut self, lease: &Lease) {
+        let Some(said) = self.acknowledged.get(&lease.id) else { return };
+        let has = |principal: &Principal, kvno| {
+            said.kvnos.get(principal).is_some_and(|kvnos| kvnos.contains(&kvno))
+        };
+        let known = lease.principals.iter().filter_map(|name| self.principals.get(name));
+        let news = known.into_iter().any(|known| {
+            known.delivered_kvnos().into_iter().any(|kvno| !has(&known.principal, kvno))
+        });
+        if news {
+            self.acknowledged.remove(&lease.id);
+        }
     }
 
     /// What a holder acknowledged on its node's stream.

@@ -104,6 +104,7 @@ impl World {
         let (holder, generation) = (self.holder(n, pod), self.generation(n));
         let admitted = self.ledger.admit(id, holder, generation, grant, now)?;
         self.ledger.take_up(grant, MAX_LIFE, now);
+        self.ledger.take_up_accounts(grant, MAX_LIFE, now);
         for granted in &grant.principals {
             self.make_current(&granted.principal);
         }
@@ -303,6 +304,20 @@ fn a_lease_that_ends_after_a_key_of_it_was_pruned_is_exposed_as_long_as_that_key
 }
 
 #[test]
+fn an_acknowledgement_says_nothing_of_a_key_that_leaves_after_it() {
+    let mut world = World::new();
+    world.attach(1, None);
+    let lease = world.issue(1, 1, &grant("tsfoo", &[1], false)).unwrap();
+    let kvnos: BTreeMap<_, _> = [(principal(1), BTreeSet::from([Kvno(2)]))].into();
+    world.ledger.acknowledge(&lease, Acknowledged { stream: StreamId(world.streams), kvnos });
+    world.ledger.deliver(&lease).unwrap();
+    assert!(world.ledger.holders(&principal(1))[0].has.is_some(), "it was told nothing new");
+    world.rotate(&principal(1));
+    world.ledger.deliver(&lease).unwrap();
+    assert_eq!(world.ledger.holders(&principal(1))[0].has, None, "it may have kvno 3 now");
+}
+
+#[test]
 fn ended_leases_are_forgotten_in_time_and_one_that_is_revoked_never_before_its_exposure_ends() {
     let mut world = World::new();
     world.attach(1, None);
@@ -392,5 +407,18 @@ proptest! {
         for session in world.ledger.sessions() {
             prop_assert_eq!(session.generation, read.session(&session.node).unwrap().generation);
         }
+    }
+}
+
+#[test]
+fn a_restart_reads_a_managed_account_s_principal_back_as_a_role_account() {
+    let mut world = World::new();
+    world.attach(1, None);
+    world.issue(1, 1, &grant("tsfoo", &[1], true)).unwrap();
+    let reopened = world.reopened(&mut BTreeMap::new());
+    for name in ["tsfoo@EXAMPLE.COM".parse().unwrap(), principal(1)] {
+        let before = &world.ledger.principal(&name).unwrap().attributes;
+        assert_eq!(before.is_role_account(), name.components().len() == 1);
+        assert_eq!(&reopened.principal(&name).unwrap().attributes, before);
     }
 }

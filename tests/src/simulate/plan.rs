@@ -175,7 +175,6 @@ impl Plan {
                 lost_after: seconds(60),
                 lease_ttl: seconds(1800),
                 unclaimed_after: seconds(60),
-                ..Times::default()
             },
             rules: WalkRules {
                 times: WalkTimes {
