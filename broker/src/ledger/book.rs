@@ -117,7 +117,9 @@ impl Book {
             self.0.committer.audit_works()?;
         }
         let mut lines = Lines::new();
-        let changed = change(&mut ledger, &mut lines, self.0.clock.now());
+        let now = self.0.clock.now();
+        ledger.see_clock(now);
+        let changed = change(&mut ledger, &mut lines, now);
         Ok(Submitted(changed.map(|outcome| (outcome, self.submit(&mut ledger, lines, kind)))))
     }
 
@@ -143,7 +145,9 @@ impl Book {
     /// Changes what is not stored, or need not be stored soon: acknowledgements, heartbeats,
     /// what a walk waits for.
     pub fn note<T>(&self, change: impl FnOnce(&mut Ledger, Now) -> T) -> T {
-        change(&mut self.lock(), self.0.clock.now())
+        let (mut ledger, now) = (self.lock(), self.0.clock.now());
+        ledger.see_clock(now);
+        change(&mut ledger, now)
     }
 
     /// Writes an audit line that goes with no change, and that something waits for.

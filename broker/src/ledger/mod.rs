@@ -18,7 +18,7 @@ use std::{
 use krb_proto::{Kvno, LeaseId, Namespace, NodeName, PodUid, Principal};
 
 use crate::{
-    clock::Boottime,
+    clock::{Boottime, Now},
     entitlement::Login,
     keys::{ManagedPrincipal, Recipient},
     lease::{HolderKey, Lease, share::SharedTicket},
@@ -70,6 +70,8 @@ pub struct Ledger {
     recovery: Option<String>,
     /// Why nothing that the wall clock ends may end by itself now.
     clock_fault: Option<String>,
+    /// The clocks as they were at the last change.
+    seen: Option<Now>,
     /// Pauses automatic losses where there are too many at once.
     brake: Brake,
     /// Pods that are gone, and that the brake holds.
@@ -154,6 +156,7 @@ impl Ledger {
             waits: HashMap::new(),
             recovery: None,
             clock_fault: None,
+            seen: None,
             brake: Brake::default(),
             held_pods: sessions::HeldPods::default(),
             touched: BTreeSet::new(),

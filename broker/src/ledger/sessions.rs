@@ -16,6 +16,7 @@ use crate::{
     session::{
         Alert, Cause, Session, SessionState, StaleStream, StreamId, Times,
         attach::{Attach, Hello},
+        clock_guard,
     },
 };
 
@@ -110,6 +111,16 @@ impl Ledger {
     /// itself meanwhile.
     pub fn clock_fault(&self) -> Option<&str> {
         self.clock_fault.as_deref()
+    }
+
+    /// The clocks at a change: a wall clock that has jumped since the change before is in doubt
+    /// from here on, not only when somebody looks.
+    pub fn see_clock(&mut self, now: Now) {
+        let jump = self.seen.and_then(|seen| clock_guard::jumped(seen, now));
+        if self.clock_fault.is_none() {
+            self.clock_fault = jump;
+        }
+        self.seen = Some(now);
     }
 
     /// The wall clock is in doubt from now on, or is believed again.

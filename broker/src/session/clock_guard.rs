@@ -97,6 +97,13 @@ impl ClockGuard {
     }
 }
 
+/// Why the clock is in doubt at once, before a guard has looked, where it has moved since `from`.
+pub fn jumped(from: Now, to: Now) -> Option<String> {
+    let moved = drift(from, to);
+    (moved.unsigned_abs() > MAX_STEP.as_secs())
+        .then(|| format!("the wall clock has moved by {moved} s by itself"))
+}
+
 /// By how many seconds the wall clock has moved against the boottime clock; rounded to zero.
 fn drift(from: Now, to: Now) -> i64 {
     let expected = to.boot.since(from.boot);

@@ -70,8 +70,8 @@ impl Walker {
             self.record(principal, line, kvno, |_, _, _| {}).await?;
         }
         turn.pushed.1.clear();
-        self.record_current(principal, kvno).await?;
-        Ok(Took::Step)
+        let recorded = self.record_current(principal, kvno).await?;
+        Ok(if recorded { Took::Step } else { Took::Nothing(LOOK_AGAIN.1) })
     }
 
     /// Sets the key at kadmin, after making the principal where it is new.

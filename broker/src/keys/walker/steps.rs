@@ -92,22 +92,28 @@ impl Walker {
             .map_err(|source| WalkError::Store { principal: principal.clone(), source })
     }
 
-    /// The KDCs use the key: leases that waited for it are revoked in the same round.
+    /// The KDCs use the key: leases that waited for it are revoked in the same round. False while
+    /// the wall clock is in doubt, since the key before retires by it.
     pub(super) async fn record_current(
         &self,
         principal: &Principal,
         kvno: Kvno,
-    ) -> Result<(), WalkError> {
-        let line = Record::new(Event::KeyCurrent, Actor::Broker);
-        self.record(principal, line, kvno, |ledger, lines, now| {
-            let retired = ledger.became_current(principal, kvno, now);
+    ) -> Result<bool, WalkError> {
+        let recorded = self.0.book.commit_essential_if(|ledger, lines, now| {
+            if ledger.clock_fault().is_some() {
+                return None;
+            }
+            let of = |event| Record::new(event, Actor::Broker).principal(principal);
+            lines.push(of(Event::KeyCurrent).kvnos([kvno]));
+            let retired = ledger.became_current(principal, kvno, now.wall);
             if !retired.is_empty() {
-                let line = Record::new(Event::KeyRetiring, Actor::Broker);
-                lines.push(line.principal(principal).kvnos(retired));
+                lines.push(of(Event::KeyRetiring).kvnos(retired));
             }
             finish_revoking(ledger, lines, principal);
-        })
-        .await
+            Some(())
+        });
+        let store = |source| WalkError::Store { principal: principal.clone(), source };
+        Ok(recorded.await.map_err(store)?.is_some())
     }
 
     /// Records a step that is nothing but a record, if it is still the one to take: a holder
