@@ -23,7 +23,7 @@ fn world(nodes: &[&str]) -> Result<World, WorldError> {
         sessions: "heartbeat = \"200ms\"\nsilent_after = \"1500ms\"\nlost_after = \"1500ms\"\n\
                    lease_ttl = \"1h\"\nunclaimed_after = \"10s\"\n"
             .to_owned(),
-        realm: "service_max_life = \"2s\"\nclock_skew = \"1s\"\n\
+        realm: "service_max_life = \"2s\"\nclock_skew = \"3s\"\n\
                 acknowledge_within = \"2s\"\nkdc_propagation = \"3s\"\n"
             .to_owned(),
         ..Settings::default()
