@@ -19,6 +19,8 @@ K8S_BIN ?= $(TARGET)/k8s
 # How long the long-running parts of `make test` and `make fuzz` take.
 LONG_SECONDS ?= 100
 FUZZ_SECONDS ?= 600
+# How many histories `make simulate` runs.
+HISTORIES ?= 2000
 KILLS ?= 1000
 SEED ?= 1
 
@@ -37,6 +39,7 @@ help:
 	@echo 'make test      everything: units, stories on a real KDC, torture, fuzzing, a real cluster'
 	@echo 'make check     fmt, clippy, doc, licences, advisories'
 	@echo 'make bench     the budgets, measured'
+	@echo 'make simulate  keys and leases in virtual time: a day of losses, then $(HISTORIES) histories (HISTORIES=, SEED=)'
 	@echo 'make fuzz      $(FUZZ_SECONDS) s of fuzzing (FUZZ_SECONDS=, SEED=)'
 	@echo 'make torture   $(KILLS) kills of the broker under load on a real KDC (KILLS=, SEED=)'
 	@echo 'make build     all programs; the driver static, in $(TARGET)/dist'
@@ -162,3 +165,6 @@ fuzz:
 torture: packages build
 	$(need_root)
 	$(BUILT)/torture --kills $(KILLS) --seed $(SEED) --seconds 86400
+
+simulate:
+	$(CARGO) run --locked --quiet --package krb-tests --bin simulate -- --histories $(HISTORIES) --seconds 86400 --seed $(SEED)

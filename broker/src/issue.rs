@@ -148,9 +148,11 @@ impl Issuer {
     /// What leaves, once the record of it is durable.
     fn issued(&self, delivery: Delivery) -> Result<Issued, IssueError> {
         let Delivery { lease, keys, tickets } = delivery;
-        // A walk that waits for holders waits for this one too.
+        // A walk that asks its holders asks this one too.
         for principal in &lease.principals {
-            if self.book.read(|ledger| ledger.waiting(principal).is_some()) {
+            let asks =
+                |ledger: &Ledger| ledger.principal(principal).is_some_and(|p| p.asks_holders());
+            if self.book.read(asks) {
                 self.walker.kick(principal);
             }
         }

@@ -266,6 +266,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
             admin: Arc::new(admin.clone()),
             policy: policy.clone(),
             service_max_life: config.realm.service_max_life,
+            ticket_life: config.realm.ticket_life,
             kadm_policy: config.realm.policy.clone(),
         },
         node_admin: api::node_admin::NodeAdminApi { aftermath, witnesses, times: config.times },

@@ -11,6 +11,7 @@ use krb_broker::{
         contract::{self, SERVICE, keys},
         gate::Class,
     },
+    krb5::key::{Enctype, Keyset},
 };
 use krb_proto::{Kvno, Principal};
 use krb_tests::{
@@ -70,6 +71,22 @@ async fn a_clock_that_is_too_far_off_for_kerberos_is_measured_all_the_same() {
     let (clock, entropy) = (Arc::new(Behind(1_000)), Arc::new(SystemEntropy));
     let kdc = RealmClient::new(client_settings(&realm), wide_gate(), clock, entropy);
     contract::a_clock_is_read_from_a_decrypted_reply(&kdc, 1_000).await;
+}
+
+#[tokio::test]
+async fn an_account_with_stronger_keys_than_the_realm_itself_gets_one_ticket_after_the_other() {
+    let realm = Realm::start().unwrap(); // its krbtgt has keys of SHA-1 enctypes only
+    let gate = wide_gate();
+    let (admin, kdc) = (mit_admin(&realm, &gate).unwrap(), realm_client(&realm, &gate));
+    let made_at = SystemClock.now().wall;
+    let keyset = Keyset::random(Kvno(2), &Enctype::ALL, &SystemEntropy, made_at);
+    let account = AccountKeys { client: name("tsmanaged"), keysets: vec![keyset.clone()] };
+    admin.create(&account.client, &contract::ROLE_ACCOUNT).await.unwrap();
+    admin.activate(&account.client, &keyset, &contract::ROLE_ACCOUNT).await.unwrap();
+    for _ in 0..3 {
+        kdc.tgt(&account, HOUR).await.unwrap();
+    }
+    assert_eq!(kdc.observe_account(&account).await[0].kvno, Ok(Some(Kvno(2))));
 }
 
 #[tokio::test]

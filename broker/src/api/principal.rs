@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     audit::{self, Event, Record},
-    entitlement::{Login, policy::Policy},
+    entitlement::{AccountMode, Login, policy::Policy},
     kdc::{Attributes, KeyAdmin},
     keys::{
         Held, ManagedPrincipal,
@@ -47,6 +47,8 @@ pub struct PrincipalApi {
     pub policy: Arc<Policy>,
     /// The longest life of the tickets of a service.
     pub service_max_life: std::time::Duration,
+    /// The longest life of the tickets of a role account.
+    pub ticket_life: std::time::Duration,
     /// The policy that the broker's principals carry.
     pub kadm_policy: String,
 }
@@ -125,14 +127,11 @@ impl PrincipalService for PrincipalApi {
         let asked = request.into_inner();
         let principal = name(&asked.principal)?;
         let account: Login = asked.account.parse().map_err(|e| invalid("account", e))?;
-        let Some(client) = self.policy.may_be_clients(&account) else {
-            return Err(invalid("account", "is no account of the entitlements"));
-        };
+        let attributes = self.attributes_to_be(&principal, &account)?;
         self.must_be_adoptable(&principal).await?;
         let adopted = self
             .book
             .commit_if(|ledger, lines, now| {
-                let attributes = Attributes::service(self.service_max_life, client);
                 let adopted =
                     ledger.adopt(&principal, &account, asked.shared, attributes, now.wall);
                 adopted.then(|| {
@@ -268,6 +267,31 @@ impl PrincipalApi {
     }
 
     /// An administrator has put it under the broker's policy, which only kadmin can say.
+    /// How an adopted principal is to be: a role account's own is no service.
+    fn attributes_to_be(
+        &self,
+        principal: &Principal,
+        account: &Login,
+    ) -> Result<Attributes, Status> {
+        let Some(client) = self.policy.may_be_clients(account) else {
+            return Err(invalid("account", "is no account of the entitlements"));
+        };
+        let accounts = self.policy.accounts();
+        let Some(own) = accounts.into_iter().find(|own| own.client == *principal) else {
+            return Ok(Attributes::service(self.service_max_life, client));
+        };
+        if own.login != *account {
+            return Err(invalid("account", "is another than the one that is called so"));
+        }
+        match own.mode {
+            AccountMode::Managed => Ok(Attributes::role_account(self.ticket_life)),
+            AccountMode::Keytab => Err(invalid(
+                "principal",
+                "is a role account whose keytab was handed over: set role_account: managed first",
+            )),
+        }
+    }
+
     async fn must_be_adoptable(&self, principal: &Principal) -> Result<(), Status> {
         let state = self.admin.inspect(principal).await.map_err(|error| {
             tracing::warn!(%principal, error = audit::chain(&error), "not adopted");

@@ -172,6 +172,12 @@ impl ManagedPrincipal {
         self.keysets.values().find(|held| held.phase.is_under_way())
     }
 
+    /// Whether its walk waits for what holders say, or may have to.
+    pub fn asks_holders(&self) -> bool {
+        let asks = |held: &Held| matches!(held.phase, Phase::Distributing | Phase::Dropping);
+        self.keysets.values().any(asks)
+    }
+
     /// Whether its keys may be given to a pod: the KDC uses one of them.
     pub fn is_ready(&self) -> bool {
         self.standing == Standing::InUse && self.switched_off.is_none() && self.current().is_some()
@@ -235,12 +241,16 @@ impl ManagedPrincipal {
     /// keytabs at once, with all that is retiring and was burnt.
     pub fn became_current(&mut self, kvno: Kvno, now: SystemTime) -> Vec<Kvno> {
         let abrupt = self.debt.is_abrupt();
+        let was_used = self.may_still_be_used();
         let mut retired = Vec::new();
         for (number, held) in &mut self.keysets {
             let was_current = held.phase == Phase::Current && *number != kvno;
             if was_current {
                 (held.phase, held.since, held.retired_at) = (Phase::Retiring, now, Some(now));
                 retired.push(*number);
+            }
+            if was_used && held.phase == Phase::Dropping && held.retired_at.is_some() {
+                held.retired_at = Some(now);
             }
             if abrupt && held.phase == Phase::Retiring && *number < kvno {
                 (held.phase, held.since) = (Phase::Dropping, now);

@@ -61,6 +61,13 @@ impl ManagedPrincipal {
         self.switched_off.as_ref().is_some_and(|off| off.by.is_some())
     }
 
+    /// Whether it comes back from being switched off in the middle: a KDC may use the key that it
+    /// had until all use the next.
+    pub(super) fn may_still_be_used(&self) -> bool {
+        let comes_back = self.switched_off.is_none() && self.current().is_none();
+        comes_back && matches!(self.standing, Standing::Leaving(_))
+    }
+
     /// The step towards being switched off, or back from it. `None`: its walk goes on as usual.
     pub(super) fn step_of_standing(&self, view: &WalkView<'_>) -> Option<Step> {
         let Some(wanted) = self.switched_off.as_ref().map(|off| off.how) else {

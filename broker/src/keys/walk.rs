@@ -227,7 +227,7 @@ pub enum Waiting {
 
 impl Waiting {
     /// Whether holders are asked for it.
-    fn asks(&self) -> bool {
+    pub(super) fn asks(&self) -> bool {
         matches!(self, Self::Acknowledgements { .. } | Self::Removal { .. })
     }
 }
@@ -254,8 +254,19 @@ impl fmt::Display for Waiting {
 pub const ASK_AGAIN: Duration = Duration::from_secs(30);
 
 impl ManagedPrincipal {
-    /// The next step of this principal's walk.
+    /// The next step of this principal's walk. None is taken while the wall clock can't be relied
+    /// on: when each was taken is what ends keys later.
     pub fn next_step(&self, view: &WalkView<'_>) -> Step {
+        match self.step_by_the_clock(view) {
+            step @ (Step::Rest | Step::Wait { .. }) => step,
+            _ if view.clock_fault => {
+                Step::Wait { until: view.now + ASK_AGAIN, what: Waiting::Clock }
+            }
+            step => step,
+        }
+    }
+
+    fn step_by_the_clock(&self, view: &WalkView<'_>) -> Step {
         if let Some(step) = self.step_of_standing(view) {
             return step;
         }
@@ -375,8 +386,6 @@ impl ManagedPrincipal {
         let until = held.since + self.retirement(&view.times);
         if view.now < until {
             Step::Wait { until, what: Waiting::Tickets { kvno } }
-        } else if view.clock_fault {
-            Step::Wait { until: view.now + ASK_AGAIN, what: Waiting::Clock }
         } else {
             Step::Drop(kvno)
         }
@@ -390,6 +399,9 @@ impl ManagedPrincipal {
                 until: view.now + ASK_AGAIN,
                 what: Waiting::Removal { kvno, from },
             };
+        }
+        if self.may_still_be_used() {
+            return Step::Rest; // until the KDCs use the key that it comes back with
         }
         // Forged tickets were good for any holder until now; a ticket that was got with it as a
         // client lives as long as the KDC let it when it still took the key.

@@ -226,7 +226,12 @@ impl Ledger {
         let mut kvnos = BTreeMap::new();
         for principal in &lease.principals {
             if let Some(managed) = self.principals.get(principal) {
-                kvnos.insert(principal.clone(), managed.kvnos_given(&recipient));
+                let mut given = managed.kvnos_given(&recipient);
+                if lease.state == LeaseState::Active {
+                    // Who had these is forgotten, and this lease may have.
+                    given.extend(managed.pruned.iter().filter(|(_, at)| **at > now).map(|p| *p.0));
+                }
+                kvnos.insert(principal.clone(), given);
             }
         }
         End { at: now, kvnos, ticket_endtime: self.latest_endtime(lease) }

@@ -209,6 +209,11 @@ impl Ledger {
         self.by_ticket.contains_key(ticket)
     }
 
+    /// Whether any holder has the ticket: a lease that is Pending has none yet.
+    pub fn is_held(&self, ticket: &SharedTicket) -> bool {
+        self.by_ticket.get(ticket).into_iter().flatten().any(|id| self.is_active(id))
+    }
+
     /// The live leases that have the ticket.
     pub fn live_with_ticket(&self, ticket: &SharedTicket) -> Vec<LeaseId> {
         self.by_ticket.get(ticket).into_iter().flatten().copied().collect()

@@ -289,6 +289,20 @@ fn a_namespace_that_was_made_anew_waits_for_an_operator() {
 }
 
 #[test]
+fn a_lease_that_ends_after_a_key_of_it_was_pruned_is_exposed_as_long_as_that_key() {
+    let mut world = World::new();
+    world.attach(1, None);
+    let lease = world.issue(1, 1, &grant("tsfoo", &[1], false)).unwrap();
+    world.rotate(&principal(1));
+    world.rotate(&principal(1));
+    let until = world.wall() + MAX_LIFE;
+    world.prune(1, Kvno(2), until);
+    let now = world.wall();
+    assert!(world.ledger.release(&lease, "its pod is gone", now));
+    assert_eq!(world.exposure(&lease), Exposure::Until(until));
+}
+
+#[test]
 fn ended_leases_are_forgotten_in_time_and_one_that_is_revoked_never_before_its_exposure_ends() {
     let mut world = World::new();
     world.attach(1, None);

@@ -10,7 +10,7 @@ use krb_proto::{Kvno, Principal};
 use super::{Ledger, Touched};
 use crate::{
     keys::{
-        KvnoUsed, ManagedPrincipal, Recipient,
+        KvnoUsed, ManagedPrincipal, Phase, Recipient,
         due::Kind,
         standing::Off,
         walk::{Step, WalkRules, WalkView},
@@ -43,9 +43,13 @@ impl Ledger {
         look: impl FnOnce(&WalkView<'_>) -> T,
     ) -> T {
         let fenced = |recipient: &Recipient| self.is_fenced(recipient);
+        // There may be thousands; they are only looked at where a step may depend on them.
+        let pending = managed.under_way().is_some_and(|held| held.phase == Phase::Pending);
+        let asks = pending || managed.asks_holders();
+        let holders = if asks { self.holders(&managed.principal) } else { Vec::new() };
         look(&WalkView {
             fenced: &fenced,
-            holders: self.holders(&managed.principal),
+            holders,
             now,
             clock_fault: self.clock_fault.is_some(),
             scheduled_at: rules.schedule.at(managed),

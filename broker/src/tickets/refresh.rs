@@ -83,7 +83,7 @@ impl Refresher {
         }
     }
 
-    /// Tickets in use that are due, or were fetched for a new pod and have not been pushed to
+    /// Tickets that holders have and that are due, or were fetched for a new pod and have not been pushed to
     /// the others, and how urgent each is. Those that failed a moment ago are left alone.
     fn due(&self, known: &Known) -> Vec<(SharedTicket, Class)> {
         let now = self.book.now();
@@ -94,7 +94,7 @@ impl Refresher {
                 let stale = now.wall >= self.tickets.refresh_at(ticket, latest);
                 let kept = self.tickets.kept(ticket).map(|kept| kept.endtime);
                 let unpushed = kept.is_some() && known.pushed.get(*ticket) != kept.as_ref();
-                !known.leaves_alone(ticket, now) && (stale || unpushed)
+                !known.leaves_alone(ticket, now) && (stale || unpushed) && ledger.is_held(ticket)
             };
             let due = ledger.tickets_in_use().filter(due);
             due.map(|ticket| (ticket.clone(), self.class(ticket, now))).collect()

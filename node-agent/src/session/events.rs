@@ -13,6 +13,7 @@ use crate::{
     holdings::PushTo,
     material::{Contents, Digest},
     place::Place,
+    volume::VolumeError,
 };
 
 /// What the broker sent.
@@ -106,6 +107,10 @@ async fn apply(
         Written::Later => return Some(push),
         // Said why; without an acknowledgement the broker goes on counting us as old.
         Written::No => return None,
+        Written::Gone => {
+            agent.persist().await;
+            return None;
+        }
     }
     agent.persist().await;
     let generation = agent.look(crate::holdings::Holdings::generation)?;
@@ -133,6 +138,8 @@ enum Written {
     Later,
     /// It can't be written, or the lease is no longer held.
     No,
+    /// The volume is no more; its lease is to be released.
+    Gone,
 }
 
 /// Writes a push, if it still may be. Blocks.
@@ -143,9 +150,18 @@ fn write(agent: &Agent, place: &Place, lease: LeaseId, contents: &Contents) -> W
         PushTo::Later => return Written::Later,
         PushTo::Nowhere => return Written::No, // wiped meanwhile
     };
-    if let Err(error) = volume.replace(lease, &owner, contents) {
-        tracing::error!(%place, %lease, %error, "a push can't be written; it is not acknowledged");
-        return Written::No;
+    match volume.replace(lease, &owner, contents) {
+        Ok(()) => {}
+        Err(VolumeError::NotMounted) => {
+            // Its unmount never reached us: we were away. The lease goes back.
+            tracing::warn!(%place, %lease, "the volume was taken off without a word");
+            agent.change(|holdings| holdings.forget(place));
+            return Written::Gone;
+        }
+        Err(error) => {
+            tracing::error!(%place, %lease, %error, "a push can't be written; it is not acknowledged");
+            return Written::No;
+        }
     }
     if agent.change(|holdings| holdings.pushed(place, lease, contents)) {
         Written::Done

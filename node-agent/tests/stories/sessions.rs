@@ -46,11 +46,17 @@ story! {
         let node = Node::attached().await;
         let place = node.filled("uid-1").await;
         let other = node.filled("uid-2").await;
+        let lease = node.lease(&place);
         node.pods.unmount(&place);
-        node.broker.push(node.lease(&place), 1, material("keytab-3", &[3], "ccache-2"));
+        node.broker.push(lease, 1, material("keytab-3", &[3], "ccache-2"));
         node.broker.push(node.lease(&other), 2, material("keytab-3", &[3], "ccache-2"));
         node.until("the other is acknowledged", |n| !n.broker.state().acknowledged.is_empty()).await;
         assert_eq!(node.broker.state().acknowledged[0].push_id, 2);
+        let released = format!("release {lease}");
+        node.until("the lease of what was taken off without a word goes back", |n| {
+            n.broker.state().log.contains(&released)
+        })
+        .await;
     }
 }
 

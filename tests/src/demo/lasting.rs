@@ -80,6 +80,7 @@ pub fn summary(
     stage: &Stage,
     lost: Duration,
     closed: String,
+    handshakes: u64,
 ) -> Result<(), WorldError> {
     let requests = stage.world.realm.kdc_requests();
     screen.chapter("What you have seen")?;
@@ -94,6 +95,7 @@ pub fn summary(
             lost.as_secs_f64()
         ),
         format!("What had been on it was worthless by {closed}: the broker knew, and said so."),
+        format!("Its key was replaced under {handshakes} handshakes, and none of them failed."),
         "A crash of the broker lost nothing; every step is in the audit log.".to_owned(),
         format!(
             "The KDC saw {} requests, those of the pods and of this demo included.",

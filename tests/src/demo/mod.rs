@@ -3,7 +3,7 @@
 //!
 //! `shelter` keeps the run apart from the machine and cleans up behind it, `screen` prints,
 //! `stage` holds the world and what the steps have in common; the steps themselves are in
-//! `starting`, `using`, `losing` and `lasting`, in the order of the story.
+//! `starting`, `using`, `losing`, `rotating` and `lasting`, in the order of the story.
 //!
 //! What always holds: each step checks what it shows, so a demo that ends well has seen all of
 //! it. It fakes no output; it leaves lines out only where it says so.
@@ -11,6 +11,7 @@
 mod exchange;
 mod lasting;
 mod losing;
+mod rotating;
 mod screen;
 mod shelter;
 mod stage;
@@ -59,9 +60,12 @@ async fn story(screen: &mut Screen, place: &mut Option<Stage>) -> Result<(), Wor
     let closed = losing::closed(screen, stage).await?;
     losing::audit(screen, stage)?;
 
+    let handshakes = rotating::keys(screen, stage).await?;
+    rotating::dry_run(screen, stage)?;
+
     lasting::restart(screen, stage).await?;
     lasting::unmount(screen, stage).await?;
-    lasting::summary(screen, stage, lost, closed)
+    lasting::summary(screen, stage, lost, closed, handshakes)
 }
 
 fn failed(screen: &mut Screen, error: &WorldError, stage: Option<&Stage>) -> ExitCode {

@@ -137,20 +137,20 @@ fn waits_for(
 }
 
 async fn became_current(sim: &Sim, principal: &Principal, kvno: Kvno) {
-    let abrupt = sim
-        .commit(|ledger, _, now| {
-            let abrupt = ledger.principal(principal).is_some_and(|p| p.debt.is_abrupt());
-            ledger.became_current(principal, kvno, now.wall);
-            ledger.finish_revoking(principal);
-            abrupt
-        })
-        .await;
+    // Before it is flushed: a crash may leave it done, and nobody told.
+    sim.with(|world| {
+        if world.ledger().principal(principal).is_some_and(|p| p.debt.is_abrupt()) {
+            world.leaves_abruptly(principal, Kvno(kvno.0 - 1));
+        }
+    });
+    sim.commit(|ledger, _, now| {
+        ledger.became_current(principal, kvno, now.wall);
+        ledger.finish_revoking(principal);
+    })
+    .await;
     sim.with(|world| {
         world.counts.rotations += 1;
         world.say(|| format!("{principal}: {kvno} is current"));
-        if abrupt {
-            world.leaves_abruptly(principal, Kvno(kvno.0 - 1));
-        }
     });
 }
 
@@ -243,7 +243,12 @@ pub async fn switch_off(sim: &Sim, principal: &Principal, how: Off) -> Took {
         }
     }
     let rules = sim.with(|world| world.plan.rules.clone());
-    let went = sim
+    sim.with(|world| {
+        if world.next_step(principal) == Step::SwitchOff(how) {
+            world.gave_up_all(principal);
+        }
+    });
+    let _gone = sim
         .commit_if(|ledger, _, now| {
             let still = ledger.next_step(principal, now.wall, &rules) == Step::SwitchOff(how);
             still.then(|| {
@@ -253,9 +258,6 @@ pub async fn switch_off(sim: &Sim, principal: &Principal, how: Off) -> Took {
         })
         .await;
     sim.with(|world| world.walk(principal).off = None);
-    if went.is_some() {
-        sim.with(|world| world.gave_up_all(principal));
-    }
     Took::Step
 }
 

@@ -335,7 +335,14 @@ pub async fn push(sim: &Sim, leases: &[LeaseId]) -> Vec<(LeaseId, StreamId)> {
 async fn issue(sim: &Sim, node: &NodeName, generation: Generation, ask: u64, pod: PodNo) {
     let reply = match try_issue(sim, node, generation, pod).await {
         Some((lease, keytab)) => {
-            wake(sim, &lease.principals);
+            for principal in &lease.principals {
+                let asks = |world: &mut World| {
+                    world.ledger().principal(principal).is_some_and(|p| p.asks_holders())
+                };
+                if sim.with(asks) {
+                    walking::kick(sim, principal);
+                }
+            }
             ToAgent::Issued { ask, pod, lease: lease.id, keytab }
         }
         None => ToAgent::Refused { ask },

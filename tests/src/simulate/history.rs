@@ -66,7 +66,11 @@ fn begin(sim: &Sim) {
                 drawn if drawn < world.plan.liars + world.plan.slow => Kind::Slow,
                 _ => Kind::Honest,
             };
-            world.add_node(kind);
+            let node = world.add_node(kind);
+            world.originals.push_back(node);
+        }
+        if let Some(every) = world.plan.loses_every {
+            world.after(every, Event::LoseOne);
         }
         world.after(0, Event::Restart);
         world.after(0, Event::Schedule);
@@ -121,8 +125,14 @@ fn handle(sim: &Sim, event: Event) {
         Event::Recover(node) => sim.with(|world| world.recover(&node)),
         Event::ClockRight => sim.with(World::set_clock_right),
         Event::Schedule => sim.with(|world| {
-            world.after(10 * SECOND, Event::Schedule);
+            world.after(world.plan.schedules_every, Event::Schedule);
             schedule(world);
+        }),
+        Event::LoseOne => sim.with(|world| {
+            if let Some(every) = world.plan.loses_every {
+                world.after(every, Event::LoseOne);
+            }
+            world.lose_one();
         }),
         Event::Settle => settle(sim),
     }
@@ -135,7 +145,8 @@ fn flush(world: &mut World) {
     if world.random.chance(world.plan.crash_at_flush) {
         return world.crash();
     }
-    let prunes = world.disk.queue.iter().any(|queued| !queued.round.deletes.is_empty());
+    let is_keyset = |key: &Vec<u8>| key.first() == Some(&b'K');
+    let prunes = world.disk.queue.iter().any(|queued| queued.round.deletes.iter().any(is_keyset));
     world.flushed();
     if prunes {
         world.check_pruned();
@@ -198,6 +209,7 @@ fn restart(sim: &Sim) {
 
 fn schedule(world: &mut World) {
     world.leave_drained();
+    let steady = world.plan.loses_every.is_some();
     let dead: Vec<_> = world
         .pods
         .iter()
@@ -205,12 +217,12 @@ fn schedule(world: &mut World) {
         .map(|(number, _)| *number)
         .collect();
     for pod in dead {
-        if world.random.chance(200) {
+        if steady || world.random.chance(200) {
             world.end_pod(pod);
         }
     }
     let mut up = world.nodes_that(|node| node.up && !node.drained);
-    if up.len() < world.plan.nodes && world.random.chance(300) {
+    if up.len() < world.plan.nodes && (steady || world.random.chance(300)) {
         up.push(world.add_node(Kind::Honest));
     }
     while world.pods.len() < world.plan.pods {
@@ -226,6 +238,7 @@ fn add_pod(world: &mut World, node: NodeName) {
         services.clone_from(&world.services);
     }
     let number = world.new_name();
+    world.node(&node).pods.insert(number);
     world.pods.insert(number, Pod { node, services });
 }
 

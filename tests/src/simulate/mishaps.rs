@@ -37,7 +37,11 @@ impl World {
                 self.realm.held_until = until;
                 self.after(span, Event::Propagate);
             }
-            Mishap::ReplicaSilent => self.realm.silent_until = until,
+            // One that says nothing for the whole propagation time is not waited for.
+            Mishap::ReplicaSilent if self.now > self.realm.silent_until + 15 * SECOND => {
+                self.realm.silent_until = until.min(self.now + 45 * SECOND);
+            }
+            Mishap::ReplicaSilent => {}
             Mishap::ClockStep => self.step_clock(span),
             Mishap::SlowDisk => self.plan.flush = (1, self.random.within((20, 2 * SECOND))),
             Mishap::PodEnds => {
@@ -47,6 +51,14 @@ impl World {
                 }
             }
             _ => self.fault_of_node(mishap, span),
+        }
+    }
+
+    /// The next of the nodes that there were in the beginning dies.
+    pub fn lose_one(&mut self) {
+        if let Some(name) = self.originals.pop_front() {
+            self.say(|| format!("--- {name} dies"));
+            self.kill(&name);
         }
     }
 

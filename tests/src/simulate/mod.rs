@@ -22,6 +22,7 @@
 mod at_kdc;
 mod broker;
 mod checks;
+pub mod day;
 mod disk;
 mod history;
 mod message;
@@ -85,6 +86,15 @@ pub struct Report {
     pub found: Vec<Found>,
     /// What happened, in numbers.
     pub counts: Counts,
+    /// Whether the day on which nodes are lost one by one broke a rule, too.
+    pub day_broke_a_rule: bool,
+}
+
+impl Report {
+    /// How many histories broke a rule, the day included.
+    pub fn violations(&self) -> usize {
+        self.found.len() + usize::from(self.day_broke_a_rule)
+    }
 }
 
 impl fmt::Display for Report {
@@ -110,7 +120,7 @@ impl fmt::Display for Report {
             counts.chosen,
             counts.out_of_reach
         )?;
-        write!(f, "simulate: histories={} violations={}", self.histories, self.found.len())
+        write!(f, "simulate: histories={} violations={}", self.histories, self.violations())
     }
 }
 

@@ -91,6 +91,8 @@ pub struct Node {
     pub name: NodeName,
     /// How its agent behaves.
     pub kind: Kind,
+    /// The pods that are bound to it.
+    pub pods: BTreeSet<PodNo>,
     /// Whether it runs.
     pub up: bool,
     /// Whether it goes, and gets no more pods.
@@ -132,6 +134,7 @@ impl World {
         let node = Node {
             name: name.clone(),
             kind,
+            pods: BTreeSet::new(),
             up: true,
             drained: false,
             cut_until: 0,
@@ -336,12 +339,8 @@ impl World {
             .chain(agent.asks.values().map(|ask| ask.pod))
             .chain(agent.releases.values().copied())
             .collect();
-        let wanted: Vec<PodNo> = self
-            .pods
-            .iter()
-            .filter(|(number, pod)| pod.node == *name && !served.contains(number))
-            .map(|(number, _)| *number)
-            .collect();
+        let pods = &self.nodes[name].pods;
+        let wanted: Vec<PodNo> = pods.difference(&served).copied().collect();
         for pod in wanted {
             let (ask, now) = (self.new_name(), self.now);
             let one = Ask { pod, since: now, spoiled: false };
@@ -493,6 +492,7 @@ impl World {
         self.ended_pods.insert(number, self.now);
         self.changed = true;
         let Some(node) = self.nodes.get_mut(&pod.node) else { return };
+        node.pods.remove(&number);
         let agent = &mut node.agent;
         for ask in agent.asks.values_mut().filter(|ask| ask.pod == number) {
             ask.spoiled = true;

@@ -35,8 +35,6 @@ pub enum Sabotage {
     NoObservation,
     /// A key is activated before its holders have it.
     NoAcknowledgement,
-    /// A lost node's keys are not replaced.
-    NoReplacement,
 }
 
 /// What may happen besides the usual: how likely it is, against all the others.
@@ -108,6 +106,10 @@ pub struct Plan {
     pub settle_within: Millis,
     /// Between two mishaps.
     pub mishap_every: (Millis, Millis),
+    /// How often one of the nodes of the beginning dies, if they do.
+    pub loses_every: Option<Millis>,
+    /// How often pods are brought to nodes.
+    pub schedules_every: Millis,
     /// What may go wrong.
     pub menu: Menu,
     /// A message's way.
@@ -159,6 +161,8 @@ impl Plan {
             } else {
                 (10 * SECOND, 2 * MINUTE)
             },
+            loses_every: None,
+            schedules_every: 10 * SECOND,
             menu: menu(random),
             network: (1, if random.chance(300) { 3 * SECOND } else { 50 }),
             flush: (1, 20),
@@ -188,6 +192,40 @@ impl Plan {
             check_always: true,
             sabotage: None,
         }
+    }
+}
+
+/// The nodes of [`Plan::of_a_day`].
+pub const DAY_NODES: usize = 300;
+/// Its holders.
+pub const DAY_HOLDERS: usize = 3000;
+
+impl Plan {
+    /// A day on which every node dies once, one by one: one service whose tickets live for ten
+    /// hours, with the spans that the broker has unless it is told otherwise.
+    pub fn of_a_day() -> Self {
+        let mut plan = Self::of_trouble(&mut Random::of_history(0, 0));
+        plan.nodes = DAY_NODES;
+        plan.pods = DAY_HOLDERS;
+        plan.principals = 1;
+        (plan.liars, plan.slow) = (0, 0);
+        plan.trouble = 24 * HOUR;
+        plan.loses_every = Some(24 * HOUR / DAY_NODES as Millis);
+        plan.schedules_every = MINUTE;
+        plan.mishap_every = (25 * HOUR, 25 * HOUR);
+        (plan.network, plan.propagation) = ((5, 5), (100, 30 * SECOND));
+        plan.crash_at_flush = 0;
+        plan.times = Times {
+            heartbeat: seconds(120),
+            silent_after: seconds(300),
+            lost_after: seconds(300),
+            ..Times::default()
+        };
+        plan.rules = WalkRules::default();
+        plan.max_life = seconds(36_000);
+        plan.tick = 30 * SECOND;
+        plan.check_always = false;
+        plan
     }
 }
 

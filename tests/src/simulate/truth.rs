@@ -106,7 +106,10 @@ impl World {
                 continue;
             }
             if before.is_some_and(LeaseState::is_live) || before.is_none() {
-                let had = self.truth.taken.get(&lease.node).cloned().unwrap_or_default();
+                // A lease that was never Active gave its node nothing.
+                let was_active = before == Some(LeaseState::Active);
+                let had = self.truth.taken.get(&lease.node).filter(|_| was_active);
+                let had = had.cloned().unwrap_or_default();
                 let of_lease: Numbers =
                     had.into_iter().filter(|(p, _)| lease.principals.contains(p)).collect();
                 if matches!(lease.state, LeaseState::Revoking | LeaseState::Revoked) {

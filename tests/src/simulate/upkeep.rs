@@ -12,7 +12,7 @@ use krb_proto::{LeaseId, NodeName, Principal};
 
 use super::{
     message::ToAgent,
-    plan::{Millis, SECOND, Sabotage},
+    plan::{Millis, SECOND},
     sim::Sim,
     walking,
     world::World,
@@ -84,9 +84,6 @@ fn after_loss(sim: &Sim, node: &NodeName, mut principals: Vec<Principal>) {
         world.say(|| format!("{node} is lost"));
         world.hub_cut(node);
     });
-    if sim.with(|world| world.plan.sabotage == Some(Sabotage::NoReplacement)) {
-        return;
-    }
     principals.sort();
     principals.iter().for_each(|principal| walking::kick(sim, principal));
 }

@@ -238,31 +238,43 @@ async fn take_step(sim: &Sim, principal: &Principal) -> Took {
 /// Records a step that is nothing but a record, if it is still the one to take.
 async fn record_step(sim: &Sim, principal: &Principal, step: &Step) {
     let (rules, how) = sim.with(|world| (world.plan.rules.clone(), world.plan.sabotage));
+    sim.with(|world| {
+        if sabotage(how, world.next_step(principal)).is_same(step) {
+            world.answers_for(principal, step);
+        }
+    });
     let taken = sim
         .commit_if(|ledger, note, now| {
             let still = sabotage(how, ledger.next_step(principal, now.wall, &rules)).is_same(step);
-            let kind = ledger.due(principal, now.wall, &rules);
-            let since = since_of(ledger, principal, step);
-            let ahead = ledger
-                .principal(principal)
-                .is_some_and(|p| p.debt.ahead || p.debt.asked == Some(Kind::Emergency));
-            (still && ledger.take_step(principal, step, now.wall)).then(|| {
-                note_step(note, principal, step);
-                (kind, since, ahead)
-            })
+            (still && ledger.take_step(principal, step, now.wall))
+                .then(|| note_step(note, principal, step))
         })
         .await;
-    let Some((kind, since, ahead)) = taken else { return };
-    sim.with(|world| match step {
-        Step::Activate { kvno, without } => {
-            world.goes_without(principal, *kvno, without, kind, since);
-        }
-        Step::Drop(kvno) if ahead => world.leaves_abruptly(principal, *kvno),
-        Step::Return => world.gave_up_all(principal),
-        _ => {}
-    });
+    if taken.is_none() {
+        return;
+    }
     if matches!(step, Step::Burn { .. }) {
         push_all(sim, principal).await;
+    }
+}
+
+impl World {
+    /// Holds a step that is about to be recorded against what it may break. Before it is flushed:
+    /// a crash may leave it done, and nobody told.
+    fn answers_for(&mut self, principal: &Principal, step: &Step) {
+        let now = self.broker_now().wall;
+        let kind = self.ledger().due(principal, now, &self.plan.rules);
+        let since = since_of(self.ledger(), principal, step);
+        let debt = self.ledger().principal(principal).map(|known| known.debt.clone());
+        let ahead = debt.is_some_and(|debt| debt.ahead || debt.asked == Some(Kind::Emergency));
+        match step {
+            Step::Activate { kvno, without } => {
+                self.goes_without(principal, *kvno, without, kind, since);
+            }
+            Step::Drop(kvno) if ahead => self.leaves_abruptly(principal, *kvno),
+            Step::Return => self.gave_up_all(principal),
+            _ => {}
+        }
     }
 }
 

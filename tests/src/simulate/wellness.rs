@@ -1,8 +1,16 @@
 //! What must come right by itself after the last fault.
 
-use krb_broker::{keys::Phase, lease::LeaseState};
+use std::time::Duration;
+
+use krb_broker::{
+    keys::{Held, Phase},
+    lease::LeaseState,
+};
 
 use super::{history::lease_of, node::Kind, world::World};
+
+/// How long any phase may last that waits for something else than tickets.
+const PATIENCE: Duration = Duration::from_secs(900);
 
 impl World {
     /// What is not as it should be in the end; `None` when all is well.
@@ -33,15 +41,18 @@ impl World {
                 let node = lease.and_then(|lease| self.nodes.get(&lease.holder.node));
                 node.is_none_or(|node| node.kind == Kind::Liar)
             });
-            if let Some(held) = known.under_way() {
-                let waits = ledger.waiting(principal).unwrap_or("nothing");
-                let (kvno, phase) = (held.keyset.kvno, held.phase);
-                return Some(format!(
-                    "kvno {kvno} of {principal} is {phase:?} and waits for {waits}"
-                ));
-            }
-            let old = known.keysets.values().find(|held| held.phase != Phase::Current);
-            if let Some(held) = old.filter(|_| !lies) {
+            let kept = known.retirement(&self.plan.rules.times);
+            let late = |held: &&Held| {
+                let patience = match held.phase {
+                    Phase::Current => return false,
+                    Phase::Retiring => kept + PATIENCE,
+                    Phase::Dropping if lies => return false,
+                    _ => PATIENCE,
+                };
+                let age = self.broker_now().wall.duration_since(held.since);
+                age.unwrap_or_default() > patience
+            };
+            if let Some(held) = known.keysets.values().find(late) {
                 let waits = ledger.waiting(principal).unwrap_or("nothing");
                 let (kvno, phase) = (held.keyset.kvno, held.phase);
                 return Some(format!(

@@ -62,6 +62,8 @@ pub enum Event {
     ClockRight,
     /// As many pods run as should.
     Schedule,
+    /// One more node is lost.
+    LoseOne,
     /// Whether all is well.
     Settle,
 }
@@ -130,6 +132,8 @@ pub struct World {
     pub realm: Realm,
     /// The nodes, dead ones too.
     pub nodes: BTreeMap<NodeName, Node>,
+    /// Those of the beginning that are to be lost one by one.
+    pub originals: VecDeque<NodeName>,
     /// The pods that run.
     pub pods: BTreeMap<PodNo, Pod>,
     /// When pods that no longer run ended.
@@ -182,6 +186,7 @@ impl World {
             sealer,
             realm: Realm::default(),
             nodes: BTreeMap::new(),
+            originals: VecDeque::new(),
             pods: BTreeMap::new(),
             ended_pods: BTreeMap::new(),
             truth: Truth::default(),

@@ -208,7 +208,7 @@ impl Run<'_> {
     /// Has an operator do something.
     fn operate(&mut self) -> Result<(), WorldError> {
         // agents that have just come back have their hands full
-        pause(self.chance.span(0, 400));
+        pause(self.chance.span(0, 300));
         let first = self.chance.below(self.places.len());
         let (before, after) = self.places.split_at(first);
         let mut place = after.iter().chain(before).find_map(|place| place.try_lock().ok());
@@ -220,7 +220,9 @@ impl Run<'_> {
 
     /// Kills the broker, some times once more while it starts, and starts it again.
     fn strike(&mut self) -> Result<(), WorldError> {
-        self.operate()?;
+        for _ in 0..self.chance.below(4) {
+            self.operate()?;
+        }
         self.moments.wait(&self.chance)?;
         let acknowledged = self.acknowledged.all();
         self.world.broker.kill();
@@ -332,7 +334,8 @@ impl Run<'_> {
 fn world() -> Result<World, WorldError> {
     let settings = Settings {
         sessions: "heartbeat = \"100ms\"\nsilent_after = \"900ms\"\nlost_after = \"500ms\"\n\
-                   lease_ttl = \"1h\"\nunclaimed_after = \"4s\"\n"
+                   lease_ttl = \"1h\"\nunclaimed_after = \"4s\"\n\
+                   [sessions.brake]\nsessions = 1000\npods = 1000\n"
             .to_owned(),
         realm: "service_max_life = \"2s\"\nclock_skew = \"1s\"\n\
                 acknowledge_within = \"2s\"\nkdc_propagation = \"3s\"\n"

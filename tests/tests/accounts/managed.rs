@@ -14,17 +14,25 @@ use krb_broker::{
     lease::share::{Share, SharedTicket},
     tickets::{AccountKeyError, AccountKeySource, TicketTimes, Tickets},
 };
-use krb_proto::Kvno;
+use krb_proto::{
+    Kvno,
+    v1::{self, RotationKind},
+};
 use krb_tests::{
     adapters::{mit_admin, realm_client, wide_gate},
-    realm::{Options, Realm},
-    world::{Account, container},
+    realm::{Options, POLICY, Realm},
+    world::{
+        Account, container,
+        see::{keytab_opens, principal_that},
+        wait_for,
+    },
 };
 
-use super::{Story, mounted, pod, world};
+use super::{Story, details, mounted, pod, world};
 
 const MANAGED: Account =
     Account { login: "tsmanaged", uid: 61_300, more: "role_account: managed\n" };
+const PRINCIPAL: &str = "tsmanaged@TEST.EXAMPLE.COM";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_managed_account_is_made_by_its_first_pod_and_no_keytab_ever_has_its_key() -> Story {
@@ -69,6 +77,72 @@ async fn an_account_that_exists_already_is_not_taken_over_by_itself() -> Story {
         "{answer:?}"
     );
     assert_eq!(world.realm.kadmin_local(&["getprinc", "tsmanaged"])?, before);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adopted_account_stays_one_and_its_next_key_is_above_the_one_it_had() -> Story {
+    let world = world(&["node-a"], &MANAGED, Options::default(), "")?;
+    let keytab = world.realm.add_role_account("tsmanaged")?;
+    world.realm.kadmin_local(&["modprinc", "-policy", POLICY, "tsmanaged"])?;
+    assert!(keytab_opens(&world, &keytab, PRINCIPAL)?);
+    let operator = world.operator().await?;
+    let asked = v1::AdoptPrincipalRequest {
+        principal: PRINCIPAL.to_owned(),
+        account: MANAGED.login.to_owned(),
+        shared: false,
+    };
+    operator.principals().adopt_principal(asked).await?;
+    mounted(&world, &MANAGED, "web-0", "node-a")?;
+    let seen = world.realm.kadmin_local(&["getprinc", "tsmanaged"])?;
+    for part in ["REQUIRES_PRE_AUTH", "DISALLOW_SVR", "Key: vno 3"] {
+        assert!(seen.contains(part), "{part} in {seen}");
+    }
+    assert!(!keytab_opens(&world, &keytab, PRINCIPAL)?, "what was handed over is worthless");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_whose_keytab_was_handed_over_is_not_adopted() -> Story {
+    let handed_over = Account { more: "services: [HTTP]\n", ..MANAGED };
+    let world = world(&[], &handed_over, Options::default(), "")?;
+    world.realm.kadmin_local(&["modprinc", "-policy", POLICY, "tsmanaged"])?;
+    let asked = v1::AdoptPrincipalRequest {
+        principal: PRINCIPAL.to_owned(),
+        account: MANAGED.login.to_owned(),
+        shared: false,
+    };
+    let refused = world.operator().await?.principals().adopt_principal(asked).await.unwrap_err();
+    assert!(refused.message().contains("role_account: managed"), "{refused:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_managed_account_s_key_is_replaced_at_every_kdc_and_its_pods_get_tickets_on() -> Story {
+    let options = Options { kdcs: 2, ..Options::default() };
+    let world = world(&["node-a"], &MANAGED, options, "ticket_life = \"16s\"\n")?;
+    let (first, ticket) = mounted(&world, &MANAGED, "web-0", "node-a")?;
+    world.realm.propagate()?;
+    let operator = world.operator().await?;
+    assert_eq!(operator.rotate(PRINCIPAL, RotationKind::Overlap).await?, 2);
+    // the primary has it, the replica does not: the walk waits, pods do not
+    let replica = world.realm.kdc_addrs()[1].to_string();
+    let lags = format!("{replica} still has kvno 2");
+    principal_that(&operator, PRINCIPAL, |seen| seen.waits_for.contains(&lags)).await?;
+    assert!(world.realm.kadmin_local(&["getprinc", "tsmanaged"])?.contains("Key: vno 3"));
+    mounted(&world, &MANAGED, "web-1", "node-a")?;
+    world.realm.propagate()?;
+    principal_that(&operator, PRINCIPAL, |seen| {
+        let current = seen.keysets.iter().find(|keyset| keyset.phase == "Current");
+        current.is_some_and(|keyset| keyset.kvno == 3)
+    })
+    .await?;
+    let node = &world.nodes[0];
+    wait_for("a ticket that was fetched with the new key", || {
+        (node.read(&first, "tickets/tsmanaged")? != ticket).then_some(())
+    })?;
+    assert!(world.broker.audited("key.distributing").is_empty(), "nobody holds its keys");
+    assert_eq!(details(&world, "ticket.failed"), [""; 0]);
     Ok(())
 }
 

@@ -53,7 +53,7 @@ async fn on_a_full_disk_nothing_is_issued_and_a_dead_node_is_revoked_all_the_sam
     let settings = Settings { audit_dir: Some(disk.path().to_owned()), ..Settings::default() };
     let mut world = World::build(&["node-a"], &[TSFOO], Options::default(), settings)?;
     world.pods.service("tsfoo", "web")?;
-    let node = Node::make(&world.dir().join("nodes"), "node-b", &world.pki)?;
+    let node = Node::make(&world.dir().join("nodes"), "node-b", &world.pki, None)?;
     node.set_patience(2_000)?;
     world.nodes.push(node);
     let address = world.broker.address();

@@ -35,13 +35,13 @@ async fn a_dry_run_says_what_the_act_then_does() -> Story {
     let done = revoke(&api, target, RevocationKind::Overlap, false).await?;
     assert_eq!(done.leases.iter().map(|l| l.lease_id.clone()).collect::<Vec<_>>(), leases);
     let revoked = lease_in(&api, &one.uid, LeaseState::Revoked).await?;
-    assert!(revoked.reason.contains("operator:operator: a story asks for it"), "{revoked:?}");
+    assert!(revoked.reason.contains("operator:olga: a story asks for it"), "{revoked:?}");
     assert!(!keytab_opens(&world, &stolen, SERVICE)?, "at the moment it says Revoked");
     wait_for("its files to go", || first("keytabs/tsfoo").is_none().then_some(()))?;
     let kept = lease_that(&api, &two.uid, |lease| kvnos(lease) == [2, 3]).await?;
     assert_eq!(kept.state(), LeaseState::Active);
     let line = &world.broker.audited("revocation.asked")[0];
-    assert_eq!(line["actor"], "operator:operator", "{line}");
+    assert_eq!(line["actor"], "operator:olga", "{line}");
     Ok(())
 }
 
@@ -79,7 +79,7 @@ async fn a_disabled_principal_gets_no_tickets_until_an_operator_enables_it() -> 
         lease_in(&api, &pod.uid, LeaseState::Revoked).await?;
     }
     let disabled = principal_that(&api, SERVICE, |p| p.standing == "disabled").await?;
-    assert_eq!(disabled.switched_off_by, "operator:operator");
+    assert_eq!(disabled.switched_off_by, "operator:olga");
     assert!(keytab_opens(&world, &copy, SERVICE).is_err(), "the KDC has it locked");
     let later = world.pod("web-2", "node-b")?;
     let answer = world.node("node-b").mount(&later)?;

@@ -17,11 +17,12 @@ const SERVICE: &str = "HTTP@web.tsfoo.svc.cluster.local";
 const PRINCIPAL: &str = "HTTP/web.tsfoo.svc.cluster.local@TEST.EXAMPLE.COM";
 
 /// A world of these nodes, whose cables can be pulled. Tickets for a service live 2 s, so that
-/// each is used for its whole life within a story. A node is lost after 3 s.
+/// each is used for its whole life within a story. A node is lost after 3 s, however many are.
 fn world(nodes: &[&str]) -> Result<World, WorldError> {
     let settings = Settings {
         sessions: "heartbeat = \"200ms\"\nsilent_after = \"1500ms\"\nlost_after = \"1500ms\"\n\
-                   lease_ttl = \"1h\"\nunclaimed_after = \"10s\"\n"
+                   lease_ttl = \"1h\"\nunclaimed_after = \"10s\"\n\
+                   [sessions.brake]\nsessions = 100\npods = 100\n"
             .to_owned(),
         realm: "service_max_life = \"2s\"\nclock_skew = \"3s\"\n\
                 acknowledge_within = \"2s\"\nkdc_propagation = \"3s\"\n"

@@ -7,6 +7,7 @@ use super::*;
 use crate::{
     clock::SeededEntropy,
     kdc::Attributes,
+    keys::standing::SwitchedOff,
     krb5::key::{Enctype, Keyset},
     lease::Exposure,
 };
@@ -37,6 +38,7 @@ struct World {
     at_kdc: Option<Kvno>,
     times: WalkTimes,
     scheduled_at: Option<SystemTime>,
+    clock_fault: bool,
 }
 
 fn node(n: u8) -> NodeName {
@@ -55,6 +57,7 @@ impl World {
             at_kdc: None,
             times: WalkTimes::default(),
             scheduled_at: None,
+            clock_fault: false,
         }
     }
 
@@ -79,7 +82,7 @@ impl World {
                 })
                 .collect(),
             now: self.now,
-            clock_fault: false,
+            clock_fault: self.clock_fault,
             scheduled_at: self.scheduled_at,
             times: self.times,
         };
@@ -122,6 +125,16 @@ impl World {
             }
         }
         step
+    }
+
+    fn settle_until(&mut self, wanted: impl Fn(&Step) -> bool) {
+        for _ in 0..100 {
+            if wanted(&self.step()) {
+                return;
+            }
+            self.take_step();
+        }
+        panic!("it does not come: {:?}", self.step());
     }
 
     fn settle(&mut self) {
@@ -232,6 +245,45 @@ fn a_holder_that_never_answers_delays_the_walk_and_is_named() {
 }
 
 #[test]
+fn no_step_is_taken_by_a_clock_that_is_in_doubt() {
+    let mut world = World::new();
+    world.settle();
+    world.join(1);
+    world.lose(1);
+    for _ in 0..3 {
+        world.clock_fault = true;
+        assert!(matches!(world.step(), Step::Wait { what: Waiting::Clock, .. }));
+        world.clock_fault = false;
+        assert!(!matches!(world.take_step(), Step::Rest | Step::Wait { .. }));
+    }
+    assert_eq!(world.at_kdc, Some(Kvno(3)));
+}
+
+#[test]
+fn a_key_that_was_about_to_be_switched_off_counts_as_used_until_the_next_one_is() {
+    let mut world = World::new();
+    world.settle();
+    world.join(1);
+    world.holders.clear();
+    let (how, since) = (Off::Disabled, world.now);
+    world.principal.switched_off = Some(SwitchedOff { how, by: None, since });
+    assert_eq!(world.take_step(), Step::Leave(how));
+    world.principal.switched_off = None;
+    assert_eq!(world.take_step(), Step::Return);
+
+    world.now += Duration::from_secs(50); // a KDC lags
+    assert_eq!(world.take_step(), Step::Make);
+    assert_eq!(world.principal.exposure(Kvno(2)), Exposure::Open);
+    world.take_step();
+    world.now += Duration::from_secs(50);
+    assert_eq!(world.take_step(), Step::Set(Kvno(3)));
+    let current_at = world.now;
+    world.settle();
+    let Exposure::Until(until) = world.principal.exposure(Kvno(2)) else { panic!("still open") };
+    assert!(until >= current_at + MAX_LIFE + WalkTimes::default().clock_skew);
+}
+
+#[test]
 fn a_number_that_a_lost_node_was_given_in_the_walk_is_burnt() {
     let mut world = World::new();
     world.settle();
@@ -296,5 +348,108 @@ proptest! {
                 prop_assert!(*kvno < current.keyset.kvno, "node-{} can still use {}", n, kvno);
             }
         }
+    }
+}
+
+/// A world with a first key, two holders that have it, and a replacement in its own time.
+fn scheduled() -> World {
+    let mut world = World::new();
+    world.settle();
+    for n in [1, 2] {
+        world.join(n);
+        world.acknowledge(n);
+    }
+    world.principal.debt.ask(Kind::Scheduled);
+    assert_eq!(world.take_step(), Step::Make);
+    assert_eq!(world.take_step(), Step::Distribute(Kvno(3)));
+    world.acknowledge(1);
+    world
+}
+
+#[test]
+fn a_replacement_in_its_own_time_is_given_up_after_three_deadlines_and_names_who_is_late() {
+    let mut world = scheduled();
+    let without = vec![LeaseId::from_random([2; 16])];
+    for missed in 1..DEADLINES {
+        assert!(matches!(world.take_step(), Step::Wait { .. })); // time passes
+        let overdue = Step::Overdue { kvno: Kvno(3), missed, without: without.clone() };
+        assert_eq!(world.take_step(), overdue);
+    }
+    assert!(matches!(world.take_step(), Step::Wait { .. }));
+    assert_eq!(world.take_step(), Step::Burn { kvno: Kvno(3), why: Burnt::GivenUp });
+    assert_eq!(world.principal.debt.asked, None, "it is not tried again by itself");
+    assert_eq!(world.at_kdc, Some(Kvno(2)));
+    world.settle();
+    assert_eq!(world.principal.delivered_kvnos(), [Kvno(2)], "the burnt one has left the keytabs");
+    assert_eq!(world.principal.next_kvno(), Ok(Kvno(4)), "and is never used again");
+}
+
+#[test]
+fn a_replacement_in_its_own_time_does_not_wait_for_a_dead_node() {
+    let mut world = scheduled();
+    assert!(matches!(world.step(), Step::Wait { .. }));
+    world.lose(2);
+    // it had been given the new number: a fresh one is made
+    assert_eq!(world.take_step(), Step::Burn { kvno: Kvno(3), why: Burnt::Exposed });
+    assert_eq!(world.take_step(), Step::Make);
+    assert_eq!(world.take_step(), Step::Distribute(Kvno(4)));
+    world.acknowledge(1);
+    assert_eq!(world.take_step(), Step::Activate { kvno: Kvno(4), without: Vec::new() });
+}
+
+#[test]
+fn a_revocation_in_the_middle_makes_a_replacement_pressing() {
+    let mut world = scheduled();
+    world.principal.debt.burn_through(Kvno(2));
+    let Step::Wait { until, .. } = world.take_step() else { panic!("{:?}", world.step()) };
+    assert!(until <= world.principal.keysets[&Kvno(3)].since + world.times.acknowledge_within);
+    let without = vec![LeaseId::from_random([2; 16])];
+    assert_eq!(world.take_step(), Step::Activate { kvno: Kvno(3), without });
+}
+
+#[test]
+fn a_number_that_is_burnt_on_its_way_is_never_set() {
+    let mut world = scheduled();
+    world.principal.debt.burn_through(Kvno(3));
+    world.principal.debt.abrupt = true;
+    assert_eq!(world.take_step(), Step::Burn { kvno: Kvno(3), why: Burnt::Exposed });
+    assert_eq!(world.take_step(), Step::Make);
+    assert_eq!(world.take_step(), Step::Distribute(Kvno(4)));
+    world.acknowledge(1);
+    world.acknowledge(2);
+    world.take_step();
+    assert_eq!(world.take_step(), Step::Set(Kvno(4)));
+    assert_eq!(world.principal.delivered_kvnos(), [Kvno(4)], "a compromised key stays nowhere");
+    assert!(world.principal.is_replaced(Kvno(3)) && world.principal.debt.is_none());
+}
+
+#[test]
+fn what_waits_for_its_turn_says_when_it_comes_and_what_retires_goes_on() {
+    let mut world = World::new();
+    world.settle();
+    world.principal.debt.ask(Kind::Scheduled);
+    world.settle_until(|step| matches!(step, Step::Wait { .. }));
+    let replaced_at = world.now;
+    world.principal.debt.ask(Kind::Scheduled);
+    let at = replaced_at + world.times.rekey_min_interval;
+    let Step::Wait { until, what } = world.step() else { panic!("{:?}", world.step()) };
+    assert_eq!((until.min(at), what.to_string().contains("its turn")), (until, true));
+    world.principal.debt.ask(Kind::Emergency);
+    assert_eq!(world.step(), Step::Make);
+}
+
+#[test]
+fn a_principal_that_is_switched_off_comes_back_with_a_new_key_from_wherever_it_was() {
+    for steps in 0..4 {
+        let mut world = World::new();
+        world.settle();
+        world.principal.switched_off =
+            Some(SwitchedOff { how: Off::Disabled, by: None, since: world.now });
+        (0..steps).for_each(|_| drop(world.take_step()));
+        world.principal.switched_off = None;
+        world.settle();
+        assert!(world.principal.is_ready());
+        let expected = if steps == 0 { Kvno(2) } else { Kvno(3) };
+        assert_eq!(world.at_kdc, Some(expected), "after {steps} steps");
     }
 }

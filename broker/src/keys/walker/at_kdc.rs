@@ -69,7 +69,7 @@ impl Walker {
                 .detail("every KDC that answers uses it");
             self.record(principal, line, kvno, |_, _, _| {}).await?;
         }
-        turn.pushed.clear();
+        turn.pushed.1.clear();
         self.record_current(principal, kvno).await?;
         Ok(Took::Step)
     }
@@ -162,7 +162,7 @@ impl Walker {
                     ledger.went_off(principal, how, now.wall);
                     let line = Record::new(Event::PrincipalOff, Actor::Broker);
                     lines.push(line.principal(principal).detail(how.name()));
-                    super::finish_revoking(ledger, lines, principal);
+                    super::steps::finish_revoking(ledger, lines, principal);
                 })
             })
             .await

@@ -6,7 +6,9 @@ use crate::{
     clock::{SeededEntropy, TestClock},
     entitlement::{Grant, GrantedPrincipal, Limits},
     kdc::{Attributes, fake::FakeRealm},
+    krb5::key::Keyset,
     lease::{Holder, LeaseState},
+    ledger::Ledger,
     session::{Cause, attach::Hello, hub::Hub},
     store::{
         committer::{Committer, Pace},

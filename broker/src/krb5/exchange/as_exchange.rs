@@ -92,6 +92,10 @@ struct Attempt<'a> {
     ask: &'a AsAsk<'a>,
     env: &'a Env<'a>,
     keys: Keys<'a>,
+    /// All that the request names: also what the session key and the ticket may be of, which
+    /// the realm's own keys decide.
+    named: Vec<Enctype>,
+    /// What the account's own key may be of: nothing weaker than what is known to work.
     enctypes: Vec<Enctype>,
     candidate: Option<Candidate<'a>>,
     cookie: Option<PaData>,
@@ -114,6 +118,7 @@ impl<'a> Attempt<'a> {
     fn new(ask: &'a AsAsk<'a>, env: &'a Env<'a>) -> Self {
         let keys = Keys::new(ask.keysets);
         Self {
+            named: keys.enctypes(None),
             enctypes: keys.enctypes(ask.learnt),
             candidate: ask.learnt.and_then(|learnt| keys.known(learnt)),
             ask,
@@ -139,7 +144,7 @@ impl<'a> Attempt<'a> {
             till,
             rtime,
             nonce,
-            enctypes: &self.enctypes,
+            enctypes: &self.named,
         };
         let timestamp = self.candidate.map(|candidate| self.timestamp(candidate, now));
         let padata = self.cookie.clone().into_iter().chain(timestamp).collect();
@@ -324,7 +329,7 @@ impl<'a> Attempt<'a> {
             client: self.ask.client,
             server: self.ask.server,
             nonce: request.nonce,
-            enctypes: &self.enctypes,
+            enctypes: &self.named,
             options: self.ask.options,
             till: request.till,
             rtime: request.rtime,
