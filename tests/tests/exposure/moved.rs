@@ -1,5 +1,7 @@
 //! A pod that has moved: what its old node still has of it.
 
+use std::fs;
+
 use krb_proto::v1::{LeaseState, RotationKind};
 use krb_tests::{
     handshakes::{Handshakes, single::Acceptor},
@@ -90,7 +92,9 @@ async fn a_ticket_that_a_client_kept_from_before_is_opened_by_the_copy_no_longer
     while copy[0].with(&world, &client).await?.is_accepted() {
         kept = copy[0].last.as_ref().map(|(_, ccache)| ccache.clone());
     }
-    let kept = kept.ok_or("the copy never opened anything")?;
+    let last = kept.ok_or("the copy never opened anything")?;
+    let kept = world.dir().join("last.ccache");
+    fs::copy(&last, &kept)?;
     ccache::pretend_it_lives(&kept)?;
     tried_until_its_end(&world, &operator, &before, &kept, &mut copy).await?;
     refusal(copy[0].with(&world, &kept).await?)?;

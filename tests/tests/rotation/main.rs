@@ -24,7 +24,7 @@ fn world(nodes: &[&str]) -> Result<World, WorldError> {
                    lease_ttl = \"1h\"\nunclaimed_after = \"10s\"\n\
                    [sessions.brake]\nsessions = 100\npods = 100\n"
             .to_owned(),
-        realm: "service_max_life = \"2s\"\nclock_skew = \"1s\"\n\
+        realm: "service_max_life = \"2s\"\nclock_skew = \"3s\"\n\
                 acknowledge_within = \"2s\"\nkdc_propagation = \"3s\"\n"
             .to_owned(),
         ..Settings::default()
