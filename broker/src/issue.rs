@@ -18,7 +18,7 @@ use crate::{
     clock::{Entropy, Now},
     entitlement::{AccountMode, Denial, Grant, GrantedTicket, policy::Policy},
     kdc::gate::Class,
-    keys::walker::Walker,
+    keys::walker::{WalkError, Walker},
     krb5::ccache::Credential,
     lease::{Holder, Lease, share::SharedTicket},
     ledger::{
@@ -215,6 +215,10 @@ impl Issuer {
         };
         self.book
             .commit(|ledger, lines, now| {
+                // A node that was given up while its pod was looked up gets no lease.
+                ledger
+                    .check_issue(&request.node, request.generation)
+                    .map_err(|source| IssueError::Node { node: request.node.clone(), source })?;
                 let namespace = &pod.pod.namespace;
                 ledger
                     .check_pin(namespace, &pod.namespace_uid)
@@ -323,6 +327,7 @@ fn deliver(
     ledger
         .check_issue(&request.node, request.generation)
         .map_err(|source| IssueError::Node { node: request.node.clone(), source })?;
+    must_be_ready(ledger, id)?;
     let again = ledger.is_active(id);
     for (account, ticket) in &tickets {
         ledger.ticket_leaves(&account.login, ticket.endtime);
@@ -342,6 +347,21 @@ fn deliver(
         lines.push(line.principal(&account.client).endtime(ticket.endtime));
     }
     Ok(Delivery { lease, keys, tickets })
+}
+
+/// A lease never goes out with less than it names: a key of it may have been taken away while
+/// it waited for another.
+fn must_be_ready(ledger: &Ledger, id: &LeaseId) -> Result<(), IssueError> {
+    let ready = |name: &&Principal| ledger.principal(name).is_some_and(|known| known.is_ready());
+    let names = ledger.lease(id).into_iter().flat_map(|lease| &lease.principals);
+    match names.filter(|name| !ready(name)).next() {
+        None => Ok(()),
+        Some(name) => {
+            let (principal, source) =
+                (name.clone(), WalkError::NotReady { principal: name.clone() });
+            Err(IssueError::Keys { principal, source })
+        }
+    }
 }
 
 /// The audit line of an issue that did not happen.

@@ -131,7 +131,9 @@ impl Pusher {
         // nor does a node get anything that is taken for dead, or is banned
         let generation = ledger.lease(id)?.generation;
         let refused = ledger.check_session(node, generation).err();
-        (!matches!(refused, Some(NotServed::Braked | NotServed::Banned))).then_some(())?;
+        let is_given_up =
+            matches!(refused, Some(NotServed::Braked | NotServed::Banned | NotServed::Fenced));
+        (!is_given_up).then_some(())?;
         // and what was not issued yet is issued with what there is then
         ledger.is_active(id).then_some(())?;
         let (lease, keys) = take_keys(ledger, id).ok()?;

@@ -94,7 +94,9 @@ fn code(error: &IssueError) -> Code {
         | IssueError::Keys { source: WalkError::Kdc { source, .. }, .. } => of_kdc(source),
         IssueError::Keys { source: WalkError::Store { .. }, .. } => Code::Unavailable,
         IssueError::Keys {
-            source: WalkError::Numbers { .. } | WalkError::Recovery { .. }, ..
+            source:
+                WalkError::Numbers { .. } | WalkError::Recovery { .. } | WalkError::NotReady { .. },
+            ..
         } => Code::FailedPrecondition,
     }
 }

@@ -97,6 +97,7 @@ impl StatusService for StatusApi {
             .commit(|ledger, lines, _| {
                 if let Some(why) = ledger.recovery().map(str::to_owned) {
                     ledger.set_recovery(None);
+                    ledger.replace_every_key();
                     lines.push(Record::new(Event::RecoveryDone, actor).detail(&why));
                 }
             })

@@ -126,7 +126,9 @@ impl IssueError {
             Self::Denied { denial } => denial.reason,
             Self::Keys { source: WalkError::Kdc { source, .. }, .. } => of_kdc(source),
             Self::Keys {
-                source: WalkError::Numbers { .. } | WalkError::Recovery { .. }, ..
+                source:
+                    WalkError::Numbers { .. } | WalkError::Recovery { .. } | WalkError::NotReady { .. },
+                ..
             } => Reason::KeysNotReady,
             Self::Keys { source: WalkError::Store { .. }, .. } | Self::Store { .. } => {
                 Reason::StoreFailed

@@ -84,7 +84,7 @@ impl Debt {
     pub fn is_paid_by(&mut self, kvno: Kvno) {
         if self.burnt_through.is_none_or(|burnt| burnt < kvno) {
             *self = Self::default();
-        } else {
+        } else if self.asked == Some(Kind::Scheduled) {
             self.asked = None;
         }
     }

@@ -265,6 +265,15 @@ impl ManagedPrincipal {
         retired
     }
 
+    /// What retires up to `kvno` leaves the keytabs before the tickets under it have ended.
+    pub fn drop_retired(&mut self, kvno: Kvno, now: SystemTime) {
+        for (_, held) in self.keysets.range_mut(..=kvno) {
+            if held.phase == Phase::Retiring {
+                (held.phase, held.since) = (Phase::Dropping, now);
+            }
+        }
+    }
+
     /// Gives a keyset up that never became Current. Its number is not used again. Holders that
     /// have it accept tickets under it, so it is taken out of their keytabs like a retired one.
     pub fn burn(&mut self, kvno: Kvno, now: SystemTime) {

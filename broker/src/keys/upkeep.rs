@@ -62,7 +62,8 @@ impl Ledger {
     pub fn note_idle(&mut self, now: SystemTime, times: IdleTimes) -> Vec<(Principal, Off)> {
         let unused: Vec<Principal> = self
             .principals()
-            .filter(|known| known.ours && known.switched_off.is_none())
+            // One that was adopted and that no pod has taken yet is still its administrator's.
+            .filter(|known| known.current().is_some() && known.switched_off.is_none())
             .filter(|known| !known.attributes.is_role_account())
             .filter(|known| !self.is_named(&known.principal))
             .map(|known| known.principal.clone())

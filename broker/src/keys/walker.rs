@@ -123,6 +123,12 @@ pub enum WalkError {
         /// Whose key.
         principal: Principal,
     },
+    /// It has no key in use: it was switched off meanwhile.
+    #[error("{principal} has no key in use")]
+    NotReady {
+        /// Whose key.
+        principal: Principal,
+    },
     /// No number is left.
     #[error("a new key of {principal}")]
     Numbers {
@@ -200,7 +206,7 @@ impl Walker {
             }
             match self.take_step(principal, &mut turn).await? {
                 Took::Step => {}
-                Took::Rest => break,
+                Took::Rest => return Err(WalkError::NotReady { principal: principal.clone() }),
                 Took::Nothing(pause) => tokio::time::sleep(pause).await,
             }
         }

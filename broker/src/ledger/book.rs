@@ -130,8 +130,8 @@ impl Book {
         round.kind = kind;
         let durable = self.0.committer.submit(round);
         if !changed.is_empty() {
-            // an empty round behind it is durable when it is
-            let behind = Round { kind, ..Round::default() };
+            // an empty round behind it is durable when it is, whether its lines are or not
+            let behind = Round { kind: Kind::Essential, ..Round::default() };
             self.0.feed.number(changed, self.0.committer.submit(behind));
         }
         durable

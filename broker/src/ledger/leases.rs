@@ -86,7 +86,7 @@ impl Ledger {
         self.check_principals(grant, now)?;
         let existing = self.by_holder.get(&holder.key()).copied();
         if let Some(lease) =
-            existing.filter(|id| self.leases.get(id).is_some_and(|l| is_for(l, grant)))
+            existing.filter(|id| self.leases.get(id).is_some_and(|l| is_for(l, grant, generation)))
         {
             self.unclaimed.remove(&lease);
             return Ok(Admitted { lease, new: false, superseded: None });
@@ -365,10 +365,12 @@ impl Ledger {
     }
 }
 
-/// Whether the lease names exactly what is granted.
-fn is_for(lease: &Lease, grant: &Grant) -> bool {
+/// Whether the lease names exactly what is granted, to the node as it is now.
+fn is_for(lease: &Lease, grant: &Grant, generation: Generation) -> bool {
     let granted = grant.principals.iter().map(|granted| &granted.principal);
-    lease.principals.iter().eq(granted) && lease.tickets == grant.tickets
+    lease.generation == generation
+        && lease.principals.iter().eq(granted)
+        && lease.tickets == grant.tickets
 }
 
 fn limit(grant: &Grant, what: &str, limit: u32) -> Denial {

@@ -12,12 +12,15 @@ use krb_proto::{Kvno, LeaseId, NodeName, Principal};
 use super::{Ledger, Touched};
 use crate::{
     keys::{
-        ManagedPrincipal,
+        ManagedPrincipal, Recipient,
         due::Kind,
         standing::{Off, SwitchedOff},
     },
     lease::{Lease, LeaseState},
 };
+
+/// How many numbers of a principal may have been used since a snapshot was taken.
+const NUMBERS_LOST: u32 = 16;
 
 /// How a revocation goes about the keys.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
@@ -87,24 +90,58 @@ impl Ledger {
         given.map(|held| held.keyset.kvno).next_back().max(current)
     }
 
-    /// Every number of the principal up to this one is to be replaced.
+    /// Every number of the principal up to this one is to be replaced, where one is in use.
     pub fn burn_through(&mut self, principal: &Principal, kvno: Kvno) {
-        self.of_principal(principal, |managed| managed.debt.burn_through(kvno));
+        let in_use = |managed: &ManagedPrincipal| {
+            managed.current().is_some_and(|held| held.keyset.kvno <= kvno)
+        };
+        if self.principals.get(principal).is_some_and(in_use) {
+            self.of_principal(principal, |managed| managed.debt.burn_through(kvno));
+        }
     }
 
-    /// What is burnt of the principal leaves the keytabs as its new key is set.
-    pub fn be_abrupt(&mut self, principal: &Principal) {
-        self.of_principal(principal, |managed| managed.debt.abrupt = true);
+    /// The numbers up to this one leave the keytabs: those that retire now, the one in use as a
+    /// new key is set.
+    pub fn be_abrupt(&mut self, principal: &Principal, kvno: Kvno, now: SystemTime) {
+        self.of_all_keysets(principal, |managed| {
+            managed.drop_retired(kvno, now);
+            managed.debt.abrupt |= managed.debt.burnt_through.is_some();
+        });
     }
 
-    /// The principal's replacement goes before its time.
+    /// The principal's replacement goes before its time, where there is one to come.
     pub fn go_ahead(&mut self, principal: &Principal) {
-        self.of_principal(principal, |managed| managed.debt.ahead = true);
+        let fenced = |recipient: &Recipient| self.is_fenced(recipient);
+        let known = self.principals.get(principal);
+        if known.is_some_and(|known| known.must_be_replaced(&fenced)) {
+            self.of_principal(principal, |managed| managed.debt.ahead = true);
+        }
     }
 
-    /// Asks for a new key of the principal.
+    /// Asks for a new key of the principal. In an emergency every number that is outside is in
+    /// wrong hands, one that is on its way too.
     pub fn ask_rekey(&mut self, principal: &Principal, kind: Kind) {
-        self.of_principal(principal, |managed| managed.debt.ask(kind));
+        let outside = self.highest_outside(principal).filter(|_| kind == Kind::Emergency);
+        self.of_principal(principal, |managed| {
+            managed.debt.ask(kind);
+            if let Some(outside) = outside {
+                managed.debt.burn_through(outside);
+            }
+        });
+    }
+
+    /// After a recovery: who was given what since the snapshot is not known, nor which numbers
+    /// were used. Every key is replaced, above all that may have been.
+    pub fn replace_every_key(&mut self) {
+        let names: Vec<Principal> = self.principals.keys().cloned().collect();
+        for name in names {
+            self.of_principal(&name, |managed| {
+                managed.high_water = Kvno(managed.high_water.0.saturating_add(NUMBERS_LOST));
+                if let Some(current) = managed.current().map(|held| held.keyset.kvno) {
+                    managed.debt.burn_through(current);
+                }
+            });
+        }
     }
 
     /// The principal is to be switched off; `by` is the operator who says so.

@@ -18,6 +18,8 @@ use crate::{
     store::seal::{MasterKey, Sealer},
 };
 
+mod revoking;
+
 const SKEW: Duration = Duration::from_secs(300);
 const SECOND: Duration = Duration::from_secs(1);
 const MAX_LIFE: Duration = Duration::from_secs(3600);

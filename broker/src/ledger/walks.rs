@@ -166,7 +166,7 @@ impl Ledger {
     }
 
     /// Changes a principal and its keysets.
-    fn of_all_keysets(
+    pub(super) fn of_all_keysets(
         &mut self,
         principal: &Principal,
         change: impl FnOnce(&mut ManagedPrincipal),

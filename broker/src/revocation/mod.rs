@@ -9,7 +9,7 @@
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
-use krb_proto::{LeaseId, Namespace, NodeName, PodUid, Principal};
+use krb_proto::{Kvno, LeaseId, Namespace, NodeName, PodUid, Principal};
 
 use crate::{
     audit::{self, Actor, Event, Record},
@@ -131,6 +131,13 @@ impl Revoker {
     /// # Errors
     /// When it can't be recorded: nothing has happened then.
     pub async fn revoke(&self, asked: &Revocation) -> Result<Plan, CommitError> {
+        // A caller that goes away must not leave it half done.
+        let (revoker, asked) = (self.clone(), asked.clone());
+        let done = tokio::spawn(async move { revoker.act(&asked).await });
+        done.await.unwrap_or(Err(CommitError::Closed))
+    }
+
+    async fn act(&self, asked: &Revocation) -> Result<Plan, CommitError> {
         let rules = self.walker.rules();
         let (plan, hit) =
             self.book
@@ -169,24 +176,18 @@ fn revoke(ledger: &mut Ledger, asked: &Revocation, now: std::time::SystemTime) -
     let leases = asked.target.leases(ledger);
     let besides = asked.target.principals(ledger);
     let reason = format!("revoked by {}: {}", asked.by, asked.reason);
+    let given: Vec<(Principal, Kvno)> = plan::given(ledger, asked);
     let mut hit = ledger.revoke(&leases, &reason, now);
-    for principal in besides {
-        let given = match &asked.target {
-            Target::Node(node) => ledger.given_to(&principal, node),
-            _ => ledger.highest_outside(&principal),
-        };
-        if let Some(given) = given {
-            ledger.burn_through(&principal, given);
+    for (principal, kvno) in &given {
+        ledger.burn_through(principal, *kvno);
+        if asked.how == How::Now {
+            ledger.be_abrupt(principal, *kvno, now);
         }
-        hit.principals.insert(principal);
     }
+    hit.principals.extend(besides);
     for principal in &hit.principals {
-        match asked.how {
-            How::Overlap => {}
-            How::Now => ledger.be_abrupt(principal),
-            How::Disable => {
-                ledger.switch_off(principal, Off::Disabled, Some(asked.by.to_string()), now);
-            }
+        if asked.how == How::Disable {
+            ledger.switch_off(principal, Off::Disabled, Some(asked.by.to_string()), now);
         }
         if asked.ahead {
             ledger.go_ahead(principal);

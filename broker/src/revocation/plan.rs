@@ -15,6 +15,7 @@ use crate::{
         due::{Begins, Kind},
         walk::WalkRules,
     },
+    lease::Lease,
     lease::accepted_until,
     ledger::{Ledger, revoking::How},
 };
@@ -100,21 +101,44 @@ fn touched(
     }
 }
 
-/// Every number up to the highest that anybody who loses it was given.
+/// The highest number of each principal that anybody who loses it was given.
+pub(super) fn given(ledger: &Ledger, asked: &Revocation) -> Vec<(Principal, Kvno)> {
+    let ended: BTreeSet<LeaseId> = asked.target.leases(ledger).into_iter().collect();
+    let named = ended.iter().filter_map(|id| ledger.lease(id));
+    let mut names: BTreeSet<Principal> =
+        named.flat_map(|lease| lease.principals.iter().cloned()).collect();
+    names.extend(asked.target.principals(ledger));
+    let highest = |name: Principal| {
+        let highest = highest_given(ledger, &name, asked, &ended)?;
+        Some((name, highest))
+    };
+    names.into_iter().filter_map(highest).collect()
+}
+
+fn highest_given(
+    ledger: &Ledger,
+    name: &Principal,
+    asked: &Revocation,
+    ended: &BTreeSet<LeaseId>,
+) -> Option<Kvno> {
+    let names_it = |lease: &&Lease| lease.principals.contains(name);
+    let leases = ended.iter().filter_map(|id| ledger.lease(id)).filter(names_it);
+    let of_leases = leases.filter_map(|lease| ledger.given_to(name, &lease.holder.node)).max();
+    match &asked.target {
+        Target::Node(node) => of_leases.max(ledger.given_to(name, node)),
+        Target::Principal(target) if target == name => of_leases.max(ledger.highest_outside(name)),
+        _ => of_leases,
+    }
+}
+
+/// Every number up to that one.
 fn burnt(
     ledger: &Ledger,
     managed: &ManagedPrincipal,
     asked: &Revocation,
     ended: &BTreeSet<LeaseId>,
 ) -> Vec<Kvno> {
-    let name = &managed.principal;
-    let nodes = ended.iter().filter_map(|id| ledger.lease(id)).map(|lease| &lease.holder.node);
-    let of_leases = nodes.filter_map(|node| ledger.given_to(name, node)).max();
-    let highest = match &asked.target {
-        Target::Node(node) => of_leases.max(ledger.given_to(name, node)),
-        Target::Principal(target) if target == name => of_leases.max(ledger.highest_outside(name)),
-        _ => of_leases,
-    };
+    let highest = highest_given(ledger, &managed.principal, asked, ended);
     let numbers = managed.keysets.keys().copied();
     numbers.filter(|kvno| highest.is_some_and(|highest| *kvno <= highest)).collect()
 }

@@ -25,6 +25,9 @@ pub struct ClockProbe {
 impl ClockProbe {
     /// Runs until `stop`.
     pub async fn run(self, stop: CancellationToken) {
+        if stop.run_until_cancelled(self.kdc.probe_clock()).await.is_none() {
+            return;
+        }
         let mut asked = self.book.now().boot;
         while stop.run_until_cancelled(tokio::time::sleep(IN_DOUBT)).await.is_some() {
             let in_doubt = self.book.read(|ledger| ledger.clock_fault().is_some());

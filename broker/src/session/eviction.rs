@@ -151,6 +151,13 @@ impl Aftermath {
     /// # Errors
     /// When there is nothing to evict or ban, or it can't be recorded: nothing was done then.
     pub async fn evict(&self, eviction: &Eviction) -> Result<Hit, EvictError> {
+        // A caller that goes away must not leave it half done.
+        let (aftermath, eviction) = (self.clone(), eviction.clone());
+        let done = tokio::spawn(async move { aftermath.act(&eviction).await });
+        done.await.unwrap_or(Err(EvictError::Store(CommitError::Closed)))
+    }
+
+    async fn act(&self, eviction: &Eviction) -> Result<Hit, EvictError> {
         let rules = self.walker.rules();
         let evict = |ledger: &mut Ledger, lines: &mut Lines, now: crate::clock::Now| {
             let hit = eviction.plan(ledger, now.wall, rules)?;

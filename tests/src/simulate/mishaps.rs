@@ -184,10 +184,13 @@ fn revoke(sim: &Sim, how: Mishap) {
                 } else {
                     vec![lease]
                 };
+                let node = ledger.lease(&lease).map(|lease| lease.holder.node.clone());
+                let given = |p: &Principal| ledger.given_to(p, node.as_ref()?);
+                let given: Vec<_> = principals.iter().map(|p| (p.clone(), given(p))).collect();
                 let hit = ledger.revoke(&leases, "an operator said so", now.wall);
-                for principal in &hit.principals {
-                    if how == Mishap::RevokeNow {
-                        ledger.be_abrupt(principal);
+                for (principal, kvno) in given {
+                    if let (Mishap::RevokeNow, Some(kvno)) = (how, kvno) {
+                        ledger.be_abrupt(&principal, kvno, now.wall);
                     }
                 }
                 if how == Mishap::RevokeDisable {

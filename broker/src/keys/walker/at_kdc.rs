@@ -71,6 +71,10 @@ impl Walker {
         }
         turn.pushed.1.clear();
         let recorded = self.record_current(principal, kvno).await?;
+        if first && recorded {
+            // Whoever had it before it was switched off has no key of it since.
+            self.push_all(principal).await?;
+        }
         Ok(if recorded { Took::Step } else { Took::Nothing(LOOK_AGAIN.1) })
     }
 
