@@ -145,3 +145,26 @@ async fn what_can_t_be_revoked_is_said_and_changes_nothing() -> Story {
     assert!(world.broker.audited("revocation.asked").is_empty());
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_shares_a_disabled_principal_has_its_key_again_once_it_is_enabled() -> Story {
+    let (mut world, one, two) = two_holders()?;
+    let api = world.operator().await?;
+    let target = Target::PodUid(one.uid.clone());
+    revoke(&api, target, RevocationKind::Disable, false).await?;
+    lease_in(&api, &one.uid, LeaseState::Revoked).await?;
+    lease_that(&api, &two.uid, |lease| {
+        lease.state() == LeaseState::Active && kvnos(lease).is_empty()
+    })
+    .await?;
+    let request = v1::EnablePrincipalRequest { principal: SERVICE.to_owned() };
+    api.principals().enable_principal(request).await?;
+    let shared = lease_that(&api, &two.uid, |lease| !kvnos(lease).is_empty()).await?;
+    assert_eq!((shared.state(), kvnos(&shared)), (LeaseState::Active, vec![3]));
+    let node = world.node("node-b");
+    let fresh = wait_for("its keytab", || node.read(&two, "keytabs/tsfoo"))?;
+    let copy = world.dir().join("fresh.keytab");
+    fs::write(&copy, fresh)?;
+    assert!(keytab_opens(&world, &copy, SERVICE)?);
+    Ok(())
+}
