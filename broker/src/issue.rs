@@ -353,8 +353,8 @@ fn deliver(
 /// it waited for another.
 fn must_be_ready(ledger: &Ledger, id: &LeaseId) -> Result<(), IssueError> {
     let ready = |name: &&Principal| ledger.principal(name).is_some_and(|known| known.is_ready());
-    let names = ledger.lease(id).into_iter().flat_map(|lease| &lease.principals);
-    match names.filter(|name| !ready(name)).next() {
+    let mut names = ledger.lease(id).into_iter().flat_map(|lease| &lease.principals);
+    match names.find(|name| !ready(name)) {
         None => Ok(()),
         Some(name) => {
             let (principal, source) =

@@ -147,6 +147,7 @@ fn breaks(managed: &ManagedPrincipal, how: How, sharers: usize, begins: Begins) 
     let mut parts = Vec::new();
     match how {
         How::Overlap => {}
+        How::Now if sharers == 0 => {}
         How::Now => parts.push(format!(
             "clients with tickets under the burnt numbers are refused by {sharers} other holders \
              until they get new ones"

@@ -39,7 +39,9 @@ async fn rotate(screen: &mut Screen, stage: &Stage) -> Result<(), WorldError> {
     let principal = stage.principal();
     let request = format!("{{\"principal\": \"{principal}\", \"reason\": \"the demo\"}}");
     let method = "krb.broker.v1.PrincipalService/RotatePrincipal";
-    screen.command(&format!("leases.py ... call {method} '{{\"principal\": \"HTTP/...\"}}'"))?;
+    screen.command(&format!(
+        "leases.py ... call {method} '{{\"principal\": \"HTTP/...\", \"reason\": \"the demo\"}}'"
+    ))?;
     let began = now();
     let before = newest(stage).await?;
     succeeded("leases.py call", &stage.python("operator", &["call", method, &request])?)?;
