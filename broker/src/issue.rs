@@ -28,7 +28,7 @@ use crate::{
     },
     material::{self, Keys},
     pods::{Pod, PodSource, Sighting},
-    session::KeyHash,
+    session::{KeyHash, pace::NodePace},
     store::committer::CommitError,
     tickets::Tickets,
 };
@@ -80,6 +80,8 @@ pub struct Issuer {
     pub ticket_life: Duration,
     /// How long an issue may take.
     pub within: Duration,
+    /// How many new leases and deliveries anew a node may have.
+    pub pace: NodePace,
 }
 
 impl Issuer {
@@ -125,6 +127,11 @@ impl Issuer {
         self.check_session(request)?;
         let pod = self.confirm(request).await?; // it runs where the caller is
         let grant = self.policy.decide(&pod, &request.node, &request.volume)?;
+        // Trying again for a lease that waits for its keys writes nothing, and is free.
+        let waits = self.book.read(|ledger| ledger.is_pending_for(&holder(request, &pod).key()));
+        if !waits {
+            self.keep_pace(request, self.book.now())?;
+        }
         let at_hand = self.tickets.at_hand(&grant.tickets, &request.node);
         let id = match self.admit(request, &pod, &grant, at_hand).await? {
             Admission::Delivered(delivery) => return self.issued(*delivery), // one round was enough
@@ -140,7 +147,12 @@ impl Issuer {
         let tickets = in_time(deadline, Slow::Tickets, tickets).await??;
         let delivery = self
             .book
-            .commit(|ledger, lines, _| deliver(ledger, lines, request, &id, tickets))
+            .commit(|ledger, lines, now| {
+                if waits && ledger.is_active(&id) {
+                    self.keep_pace(request, now)?; // another call has got it meanwhile
+                }
+                deliver(ledger, lines, request, &id, tickets)
+            })
             .await??; // before it leaves
         self.issued(delivery)
     }
@@ -160,6 +172,14 @@ impl Issuer {
         let tickets = tickets.iter().map(written).collect();
         let keytab = keys.keytab().map_err(|source| IssueError::Keytab { source })?;
         Ok(Issued { lease, material: v1::Material { keytab, tickets } })
+    }
+
+    /// Every delivery has its lines in the audit log: no node may fill it.
+    fn keep_pace(&self, request: &Request, now: Now) -> Result<(), IssueError> {
+        let node = &request.node;
+        self.pace
+            .take(node, now)
+            .map_err(|retry_after| IssueError::TooFast { node: node.clone(), retry_after })
     }
 
     fn check_session(&self, request: &Request) -> Result<(), IssueError> {
@@ -208,11 +228,7 @@ impl Issuer {
     ) -> Result<Admission, IssueError> {
         let mut bits = [0; 16];
         self.entropy.fill(&mut bits);
-        let holder = Holder {
-            node: request.node.clone(),
-            pod: pod.pod.clone(),
-            volume: request.volume.clone(),
-        };
+        let holder = holder(request, pod);
         self.book
             .commit(|ledger, lines, now| {
                 // A node that was given up while its pod was looked up gets no lease.
@@ -280,6 +296,10 @@ impl Issuer {
             })
             .await
     }
+}
+
+fn holder(request: &Request, pod: &Pod) -> Holder {
+    Holder { node: request.node.clone(), pod: pod.pod.clone(), volume: request.volume.clone() }
 }
 
 /// The principals of the accounts whose keys the broker makes, to get their tickets with.

@@ -71,7 +71,12 @@ use crate::{
     pods::file::FilePods,
     revocation::Revoker,
     session::{
-        aftermath::Aftermath, clock_probe::ClockProbe, hub::Hub, sync::Syncing, watch::Watch,
+        aftermath::Aftermath,
+        clock_probe::ClockProbe,
+        hub::Hub,
+        pace::{self, NodePace},
+        sync::Syncing,
+        watch::Watch,
     },
     store::{
         LeaseStore,
@@ -164,6 +169,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         service_max_life: config.realm.service_max_life,
         ticket_life: config.realm.ticket_life,
         within: config.issue_within,
+        pace: NodePace::new(pace::ISSUES),
     });
     let syncing = Syncing {
         book: book.clone(),
@@ -171,6 +177,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         pusher: pusher.clone(),
         walker: walker.clone(),
         times: config.times,
+        attaches: Arc::new(NodePace::new(pace::ATTACHES)),
+        acknowledgements: Arc::new(NodePace::new(pace::ACKNOWLEDGEMENTS)),
     };
 
     let tick = start::tick(&config.times);

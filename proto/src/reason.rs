@@ -111,6 +111,8 @@ reasons! {
     KdcFailed = "KDC_FAILED",
     /// The gate's cap: ask again after the time given.
     GateFull = "GATE_FULL",
+    /// The node asks too often: ask again after the time given.
+    RateLimited = "RATE_LIMITED",
     /// The store or the audit log can't be written.
     StoreFailed = "STORE_FAILED",
     /// The broker is shutting down.

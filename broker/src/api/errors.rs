@@ -27,7 +27,7 @@ pub fn status(code: Code, reason: Reason, message: String) -> Status {
 }
 
 /// A status that says when to try again.
-fn try_again(code: Code, reason: Reason, message: String, after: Duration) -> Status {
+pub(super) fn try_again(code: Code, reason: Reason, message: String, after: Duration) -> Status {
     let mut details =
         ErrorDetails::with_error_info(reason.as_str(), DOMAIN, HashMap::<String, String>::new());
     details.set_retry_info(Some(after));
@@ -85,6 +85,7 @@ fn code(error: &IssueError) -> Code {
             Code::Unavailable
         }
         IssueError::Node { .. } | IssueError::Ended { .. } => Code::FailedPrecondition,
+        IssueError::TooFast { .. } => Code::ResourceExhausted,
         IssueError::Keytab { .. } => Code::Internal,
         IssueError::Pods { .. } | IssueError::TooLate { .. } | IssueError::Store { .. } => {
             Code::Unavailable
@@ -112,6 +113,7 @@ fn of_kdc(error: &KdcError) -> Code {
 
 fn retry_after(error: &IssueError) -> Duration {
     match error {
+        IssueError::TooFast { retry_after, .. } => *retry_after,
         IssueError::Keys {
             source: WalkError::Kdc { source: KdcError::GateFull { retry_after, .. }, .. },
             ..
@@ -129,6 +131,9 @@ fn message(error: &IssueError) -> String {
     match error {
         IssueError::Denied { denial } => denial.message.clone(),
         IssueError::Node { source, .. } => source.to_string(),
+        IssueError::TooFast { .. } => {
+            "this node asks for too many leases; kubelet tries again".to_owned()
+        }
         IssueError::Pods { .. } => "the broker can't look the pod up now".to_owned(),
         IssueError::TooLate { slow, .. } => too_late(*slow).to_owned(),
         IssueError::Ended { .. } => "the pod's lease ended meanwhile".to_owned(),

@@ -13,7 +13,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{
     authorize::caller,
-    errors::{invalid, status},
+    errors::{invalid, status, try_again},
 };
 use crate::{
     audit,
@@ -110,6 +110,10 @@ impl NodeService for NodeApi {
             Attached::Wait => {
                 let message = "too many agents under one node's name in a minute".to_owned();
                 Err(status(Code::ResourceExhausted, Reason::NotAttached, message))
+            }
+            Attached::TooOften(wait) => {
+                let message = "the node attaches too often".to_owned();
+                Err(try_again(Code::ResourceExhausted, Reason::RateLimited, message, wait))
             }
         }
     }

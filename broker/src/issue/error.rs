@@ -1,6 +1,6 @@
 //! Why nothing was issued, and the stable reason of each cause.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use krb_proto::{NodeName, PodUid, Principal, reason::Reason};
 
@@ -26,6 +26,14 @@ pub enum IssueError {
         node: NodeName,
         /// Why.
         source: NotServed,
+    },
+    /// The node asks for more than any kubelet does.
+    #[error("node {node} asks for too many leases")]
+    TooFast {
+        /// Which.
+        node: NodeName,
+        /// When there is room for one more.
+        retry_after: Duration,
     },
     /// The source of pods can't be read.
     #[error("looking up pod {pod}")]
@@ -122,6 +130,7 @@ impl IssueError {
         match self {
             Self::Node { source, .. } => of_node(*source),
             Self::Ended { .. } => Reason::NotAttached,
+            Self::TooFast { .. } => Reason::RateLimited,
             Self::Pods { .. } => Reason::PodsUnavailable,
             Self::Denied { denial } => denial.reason,
             Self::Keys { source: WalkError::Kdc { source, .. }, .. } => of_kdc(source),

@@ -14,7 +14,7 @@ use std::{
 use krb_proto::{Principal, Realm};
 
 use self::record::Record;
-use super::{Attributes, KdcError, gate::Class};
+use super::{Attributes, KdcError, Unsaid, gate::Class};
 use crate::{
     clock::{Boottime, Clock},
     krb5::{exchange::ClockOffset, key::Keyset},
@@ -46,6 +46,7 @@ struct State {
     /// What each KDC beyond the first has: a copy of some earlier time.
     replicas: BTreeMap<String, Database>,
     kdcs_down: bool,
+    gate_full: bool,
     kadmin_down: bool,
     delay: Duration,
     tickets: u64,
@@ -134,6 +135,11 @@ impl FakeRealm {
         self.state().kdcs_down = down;
     }
 
+    /// Lets no question through to any KDC, as a full gate does.
+    pub fn set_gate_full(&self, full: bool) {
+        self.state().gate_full = full;
+    }
+
     /// Takes the administration away, or brings it back.
     pub fn set_kadmin_down(&self, down: bool) {
         self.state().kadmin_down = down;
@@ -142,6 +148,11 @@ impl FakeRealm {
     /// Makes every answer take this long on tokio's clock.
     pub fn set_delay(&self, delay: Duration) {
         self.state().delay = delay;
+    }
+
+    /// Removes a principal from the primary behind the broker's back.
+    pub fn administrator_deletes(&self, principal: &Principal) {
+        self.state().principals.remove(principal);
     }
 
     /// How many TGTs were issued.
@@ -191,10 +202,16 @@ impl FakeRealm {
     fn each<T>(
         &self,
         answer: impl Fn(&Database) -> Result<T, String>,
-    ) -> Vec<(String, Result<T, String>)> {
+    ) -> Vec<(String, Result<T, Unsaid>)> {
         let state = self.state();
         let ask = |database: &Database| {
-            if state.kdcs_down { Err("does not answer".to_owned()) } else { answer(database) }
+            if state.gate_full {
+                return Err(Unsaid::NotAsked("the gate is full".to_owned()));
+            }
+            if state.kdcs_down {
+                return Err(Unsaid::Absent("does not answer".to_owned()));
+            }
+            answer(database).map_err(Unsaid::Unclear)
         };
         let first = ("kdc1".to_owned(), ask(&state.principals));
         let others = state.replicas.iter();

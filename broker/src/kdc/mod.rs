@@ -27,7 +27,7 @@ use krb_proto::{Kvno, Principal};
 use self::gate::Class;
 pub use self::{
     attributes::{Attributes, PrincipalRole, PrincipalState},
-    seen::{Checked, ClockReading, Finding, Health, Observation},
+    seen::{Checked, ClockReading, Finding, Health, Observation, Unsaid},
 };
 use crate::krb5::{ccache::Credential, key::Keyset};
 
@@ -73,7 +73,8 @@ pub trait KeyAdmin: Send + Sync {
     /// A disabled principal stays disabled.
     ///
     /// # Errors
-    /// `KvnoInTheWay` when the KDC has a higher kvno; `NotManaged` when the principal lacks the policy.
+    /// `KvnoInTheWay` when the KDC has a higher kvno; `NotManaged` when the principal lacks the policy;
+    /// `Unknown` when there is none.
     async fn activate(
         &self,
         principal: &Principal,

@@ -16,7 +16,23 @@ pub struct Observation {
     /// For a role account, which takes no tickets, the newest kvno where the KDC accepts that
     /// key. A lower number says that it does not (24): the KDC lags, and its own number is not
     /// known, since every wrong key that is tried counts towards a lockout.
-    pub kvno: Result<Option<Kvno>, String>,
+    pub kvno: Result<Option<Kvno>, Unsaid>,
+}
+
+/// Why it is not known which key a KDC uses. Each carries what happened, in a few words.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Unsaid {
+    /// It was asked, and nothing came back.
+    #[error("{0}")]
+    Absent(String),
+    /// It was not asked: the gate is full, its name is not found, it is left alone for a while.
+    /// That says nothing of the KDC.
+    #[error("it was not asked: {0}")]
+    NotAsked(String),
+    /// Something came back that does not tell: a refusal, an observer's key that is not
+    /// accepted, a clock that is off, a reply that fails its checks.
+    #[error("{0}")]
+    Unclear(String),
 }
 
 /// What one KDC's ticket for a service says of the key that the broker holds.

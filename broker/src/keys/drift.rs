@@ -137,7 +137,7 @@ impl Comparer {
                     Ok(Some(kvno)) if kvno >= keyset.kvno => Finding::Same,
                     Ok(Some(kvno)) => Finding::Older(kvno),
                     Ok(None) => Finding::Unknown,
-                    Err(why) => Finding::Unsaid(why),
+                    Err(why) => Finding::Unsaid(why.to_string()),
                 };
                 Checked { kdc: seen.kdc, finding }
             })

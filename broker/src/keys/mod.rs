@@ -94,6 +94,10 @@ pub struct Held {
     pub missed: u32,
     /// Every node that was ever given it, durable before it left.
     pub delivered_to: BTreeSet<Recipient>,
+    /// The KDCs, by address, that were seen with an older key since this one was set, and not
+    /// with this one yet; for the Current one of a principal that is switched off, those that
+    /// were seen to issue tickets to it since.
+    pub lagging: BTreeSet<String>,
 }
 
 /// A principal whose keys are the broker's.
@@ -219,6 +223,7 @@ impl ManagedPrincipal {
             retired_at: None,
             missed: 0,
             delivered_to: BTreeSet::new(),
+            lagging: BTreeSet::new(),
         };
         self.keysets.insert(kvno, held);
         Ok(())

@@ -183,6 +183,20 @@ impl Book {
         written
     }
 
+    /// The same, of a denial that is answered all the same: its line follows later, where the
+    /// log can't be written now.
+    ///
+    /// # Errors
+    /// When the broker is about to stop.
+    pub async fn audit_denial_later(&self, line: Record) -> Result<(), CommitError> {
+        let now = self.now();
+        let verdict = self.denials().take(&line, now);
+        match verdict {
+            Verdict::Write(_) => self.audit_later(line).await,
+            Verdict::Counted => Ok(()),
+        }
+    }
+
     /// Writes the lines of the denials whose minute has ended; of all, at the end.
     ///
     /// # Errors

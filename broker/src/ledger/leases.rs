@@ -12,7 +12,9 @@ use crate::{
     clock::Now,
     entitlement::{Denial, Grant},
     keys::walk::HolderView,
-    lease::{End, Ended, Exposure, FileOwner, Holder, Lease, LeaseState, accepted_until},
+    lease::{
+        End, Ended, Exposure, FileOwner, Holder, HolderKey, Lease, LeaseState, accepted_until,
+    },
     session::{StreamId, Times},
 };
 
@@ -58,6 +60,12 @@ impl Ledger {
     /// Whether the holder has material under the lease.
     pub fn is_active(&self, id: &LeaseId) -> bool {
         self.leases.get(id).is_some_and(|lease| lease.state == LeaseState::Active)
+    }
+
+    /// Whether the holder has a lease that waits for its first delivery.
+    pub fn is_pending_for(&self, holder: &HolderKey) -> bool {
+        let lease = self.by_holder.get(holder).and_then(|id| self.leases.get(id));
+        lease.is_some_and(|lease| lease.state == LeaseState::Pending)
     }
 
     /// The pods that have live leases.

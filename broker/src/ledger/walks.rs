@@ -3,7 +3,10 @@
 //! Which step is next is decided in [`keys::walk`](crate::keys::walk); what is done at the KDC
 //! in [`keys::walker`](crate::keys::walker). Here is what each step changes in the records.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
 
 use krb_proto::{Kvno, Principal};
 
@@ -133,6 +136,22 @@ impl Ledger {
     /// The broker has made the principal at the KDC, or an administrator gave it to the broker.
     pub fn is_ours_now(&mut self, principal: &Principal) {
         self.of_principal(principal, |managed| managed.ours = true);
+    }
+
+    /// These KDCs, by address, and no others were seen to lag behind the keyset. False when that
+    /// is what was known.
+    pub fn set_lagging(
+        &mut self,
+        principal: &Principal,
+        kvno: Kvno,
+        lagging: &BTreeSet<String>,
+    ) -> bool {
+        let managed = self.principals.get_mut(principal);
+        let held = managed.and_then(|managed| managed.keysets.get_mut(&kvno));
+        let Some(held) = held.filter(|held| held.lagging != *lagging) else { return false };
+        held.lagging.clone_from(lagging);
+        self.touched.insert(Touched::Keyset(principal.clone(), kvno));
+        true
     }
 
     /// The KDC has a higher number than the broker has used.

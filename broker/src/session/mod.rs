@@ -27,6 +27,7 @@ pub mod clock_guard;
 pub mod clock_probe;
 pub mod eviction;
 pub mod hub;
+pub mod pace;
 pub mod sync;
 pub mod watch;
 pub mod witness;

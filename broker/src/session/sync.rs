@@ -2,7 +2,7 @@
 //! and fences go out.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -17,6 +17,7 @@ use super::{
     Alert, KeyHash, StreamId, Times,
     attach::{Attach, Hello},
     hub::Hub,
+    pace::NodePace,
 };
 use crate::{
     audit::{Actor, Event, Record},
@@ -28,6 +29,13 @@ use crate::{
 
 /// The most leases that one inventory may name: a node does not run more pods.
 const MAX_INVENTORY: usize = 10_000;
+
+/// The most wipes that an inventory brings about on one stream, so that they fit into what may
+/// wait for a node. The stream ends behind them: the next inventory is shorter by as many.
+const MOST_WIPES: usize = 2_048;
+
+/// How many leases are pushed to in one round, under one hold of the ledger.
+const PUSHED_AT_ONCE: usize = 64;
 
 /// What serves the streams.
 #[derive(Clone)]
@@ -42,6 +50,10 @@ pub struct Syncing {
     pub walker: Walker,
     /// The spans of a session.
     pub times: Times,
+    /// How often a node may say Hello.
+    pub attaches: Arc<NodePace>,
+    /// How often a node may acknowledge.
+    pub acknowledgements: Arc<NodePace>,
 }
 
 /// How an attach ended.
@@ -52,12 +64,15 @@ pub enum Attached {
     Fenced(Generation),
     /// Too many agents under one name.
     Wait,
+    /// It attaches too often; again after this.
+    TooOften(Duration),
     /// The agent wipes, and comes again rarely.
     Banned(Generation),
 }
 
 impl Syncing {
-    /// Attaches a stream by its Hello: the node's other streams end.
+    /// Attaches a stream by its Hello: the node's other streams end. Of refusals there is a
+    /// line a minute, however often the node asks.
     ///
     /// # Errors
     /// When the record can't be made durable.
@@ -67,6 +82,11 @@ impl Syncing {
         key: Option<KeyHash>,
         hello: &v1::Hello,
     ) -> Result<Attached, CommitError> {
+        if let Err(wait) = self.attaches.take(node, self.book.now()) {
+            let line = Record::new(Event::SessionRefused, Actor::Node(node.clone()));
+            self.book.audit_denial_later(line.node(node).reason(Reason::RateLimited)).await?;
+            return Ok(Attached::TooOften(wait));
+        }
         let stream = self.hub.new_stream();
         let said = Hello {
             boot_id: krb_proto::text::shown(&hello.boot_id),
@@ -74,19 +94,13 @@ impl Syncing {
             generation: hello.generation.map(Generation),
             key,
         };
-        let (answer, max_until) = self
-            .book
-            .commit_essential(|ledger, lines, now| {
-                let answer = ledger.attach(node, &said, stream, now);
-                lines.extend(attach_lines(node, &said, answer));
-                let session = ledger.session(node);
-                let until = session.map(|session| session.max_until(&self.times));
-                (answer, until.and_then(|until| until.duration_since(now.wall).ok()))
-            })
-            .await?;
+        let answer = self.answer(node, &said, stream).await?;
+        if let Some(line) = refusal(node, &said, answer) {
+            self.book.audit_denial_later(line).await?;
+        }
         Ok(match answer {
             Attach::Welcome { generation } => {
-                let first = welcome(generation, max_until.unwrap_or_default(), &self.times);
+                let first = self.welcome(node, generation);
                 let receiver = self.hub.attach(node, stream, first);
                 self.take_inventory(node, stream, &hello.inventory).await?;
                 Attached::Welcome(stream, receiver)
@@ -101,48 +115,96 @@ impl Syncing {
         })
     }
 
+    /// What the ledger says to a Hello; durable where that changes anything.
+    async fn answer(
+        &self,
+        node: &NodeName,
+        said: &Hello,
+        stream: StreamId,
+    ) -> Result<Attach, CommitError> {
+        let mut answer = Attach::Banned;
+        self.book
+            .commit_essential_if(|ledger, lines, now| {
+                answer = ledger.attach(node, said, stream, now);
+                lines.extend(attach_line(node, said, answer));
+                (ledger.has_touched() || !lines.is_empty()).then_some(())
+            })
+            .await?;
+        Ok(answer)
+    }
+
+    fn welcome(&self, node: &NodeName, generation: Generation) -> Told {
+        let now = self.book.now();
+        let max_until = self.book.read(|ledger| {
+            let until = ledger.session(node)?.max_until(&self.times);
+            until.duration_since(now.wall).ok()
+        });
+        Told::Welcome(v1::Welcome {
+            generation: generation.0,
+            heartbeat_interval: Some(duration(self.times.heartbeat)),
+            max_until: Some(duration(max_until.unwrap_or_default())),
+        })
+    }
+
     /// What the agent has is compared with what it is to have: what is unknown is wiped, what
-    /// is old is pushed anew, what is missing waits to be claimed.
+    /// is old is pushed anew, what is missing waits to be claimed. A lease that is named more
+    /// than once counts once, as it was named first.
     async fn take_inventory(
         &self,
         node: &NodeName,
         stream: StreamId,
         inventory: &[v1::InventoryItem],
     ) -> Result<(), CommitError> {
-        let items: Vec<(LeaseId, &v1::InventoryItem)> = inventory
-            .iter()
-            .take(MAX_INVENTORY)
-            .filter_map(|item| Some((item.lease_id.parse().ok()?, item)))
+        let items = digests(inventory);
+        let claimed: BTreeSet<LeaseId> = items.keys().copied().collect();
+        let strangers: BTreeSet<LeaseId> = self
+            .book
+            .note(|ledger, now| ledger.take_inventory(node, &claimed, now))
+            .into_iter()
             .collect();
-        let claimed: BTreeSet<LeaseId> = items.iter().map(|(id, _)| *id).collect();
-        let strangers = self.book.note(|ledger, now| ledger.take_inventory(node, &claimed, now));
-        for id in &strangers {
-            let reason =
-                if self.book.read(|l| l.lease(id).is_some()) { "ENDED" } else { "UNKNOWN_LEASE" };
-            let wipe = v1::Wipe { lease_id: id.to_string(), reason: reason.to_owned() };
-            self.tell(node, Told::Wipe(wipe));
-        }
+        self.wipe_strangers(node, stream, &strangers);
         let mut old = Vec::new();
-        for (id, item) in items.iter().filter(|(id, _)| !strangers.contains(id)) {
-            let same = self.acknowledged(stream, id, &item.keytab_digest).is_some();
+        for (id, digest) in items.iter().filter(|(id, _)| !strangers.contains(id)) {
+            let same = self.acknowledged(stream, id, digest).is_some();
             if !same || self.has_newer_tickets(id) {
                 old.push(*id);
             }
         }
-        if !old.is_empty() {
-            match self.pusher.push(&old).await {
-                // its pods serve on with what they have, and are given the rest later
-                Err(error) if !error.is_final() => {
-                    tracing::warn!(%node, %error, "what the node lacks is not pushed now");
-                }
-                pushed => pushed.map(drop)?,
-            }
-        }
+        self.push(node, &old).await?;
         let principals: BTreeSet<Principal> = self.book.read(|ledger| {
             let lease = |id: &LeaseId| ledger.lease(id);
             claimed.iter().filter_map(lease).flat_map(|lease| lease.principals.clone()).collect()
         });
         self.wake(&principals);
+        Ok(())
+    }
+
+    fn wipe_strangers(&self, node: &NodeName, stream: StreamId, strangers: &BTreeSet<LeaseId>) {
+        for id in strangers.iter().take(MOST_WIPES) {
+            let reason =
+                if self.book.read(|l| l.lease(id).is_some()) { "ENDED" } else { "UNKNOWN_LEASE" };
+            let wipe = v1::Wipe { lease_id: id.to_string(), reason: reason.to_owned() };
+            self.tell(node, Told::Wipe(wipe));
+        }
+        if strangers.len() > MOST_WIPES {
+            let strangers = strangers.len();
+            tracing::warn!(%node, strangers, "too many leases to wipe at once; it attaches anew");
+            self.hub.detach(node, stream);
+        }
+    }
+
+    /// Pushes to leases of the node, a few at a time: others use the ledger in between.
+    async fn push(&self, node: &NodeName, old: &[LeaseId]) -> Result<(), CommitError> {
+        for few in old.chunks(PUSHED_AT_ONCE) {
+            match self.pusher.push(few).await {
+                // its pods serve on with what they have, and are given the rest later
+                Err(error) if !error.is_final() => {
+                    tracing::warn!(%node, %error, "what the node lacks is not pushed now");
+                    break;
+                }
+                pushed => pushed.map(drop)?,
+            }
+        }
         Ok(())
     }
 
@@ -190,7 +252,13 @@ impl Syncing {
     async fn hear(&self, node: &NodeName, stream: StreamId, message: v1::SyncRequest) -> bool {
         match message.event {
             Some(Said::Heartbeat(_)) => self.heartbeat(node, stream),
-            Some(Said::Acknowledgement(ack)) => self.acknowledgement(node, stream, &ack),
+            Some(Said::Acknowledgement(ack)) => {
+                // each costs a keytab under the ledger's lock: who sends too many is heard slowly
+                while let Err(wait) = self.acknowledgements.take(node, self.book.now()) {
+                    tokio::time::sleep(wait).await;
+                }
+                self.acknowledgement(node, stream, &ack)
+            }
             Some(Said::Goodbye(goodbye)) => {
                 self.goodbye(node, stream, goodbye.reason()).await;
                 false
@@ -275,31 +343,49 @@ impl Syncing {
     }
 }
 
-/// What the audit log has of an attach.
-fn attach_lines(node: &NodeName, said: &Hello, answer: Attach) -> Vec<Record> {
-    let of = |event| Record::new(event, Actor::Node(node.clone())).node(node);
-    let who = format!("boot {} instance {}", said.boot_id, said.instance);
+/// The digest that the agent names for each lease, by the first item that names it.
+fn digests(inventory: &[v1::InventoryItem]) -> BTreeMap<LeaseId, &[u8]> {
+    let mut digests = BTreeMap::new();
+    for item in inventory.iter().take(MAX_INVENTORY) {
+        if let Ok(id) = item.lease_id.parse() {
+            digests.entry(id).or_insert(item.keytab_digest.as_slice());
+        }
+    }
+    digests
+}
+
+/// What the audit log has of what an attach changed.
+fn attach_line(node: &NodeName, said: &Hello, answer: Attach) -> Option<Record> {
     match answer {
         Attach::Welcome { generation } => {
-            vec![of(Event::SessionAttached).generation(generation).detail(&who)]
+            let line = Record::new(Event::SessionAttached, Actor::Node(node.clone())).node(node);
+            Some(line.generation(generation).detail(&who(said)))
         }
-        Attach::Fenced { generation } => {
-            vec![of(Event::SessionFenced).generation(generation).detail(&who)]
-        }
-        Attach::Banned => vec![of(Event::SessionRefused).reason(Reason::Banned).detail(&who)],
-        Attach::Wait { first } => {
-            let refused = of(Event::SessionRefused).detail(&who);
+        Attach::Wait { first: true } => {
             let alert = Record::new(Event::SessionAlert, Actor::Broker).node(node);
-            let alert = alert.detail(&Alert::ManyAgents.to_string());
-            if first { vec![refused, alert] } else { vec![refused] }
+            Some(alert.detail(&Alert::ManyAgents.to_string()))
         }
+        Attach::Wait { first: false } | Attach::Fenced { .. } | Attach::Banned => None,
     }
 }
 
-fn welcome(generation: Generation, max_until: Duration, times: &Times) -> Told {
-    Told::Welcome(v1::Welcome {
-        generation: generation.0,
-        heartbeat_interval: Some(duration(times.heartbeat)),
-        max_until: Some(duration(max_until)),
-    })
+/// What it has of one that was refused: the node can ask for that as often as it likes.
+fn refusal(node: &NodeName, said: &Hello, answer: Attach) -> Option<Record> {
+    let of = |event| {
+        let line = Record::new(event, Actor::Node(node.clone())).node(node);
+        line.detail(&who(said))
+    };
+    match answer {
+        Attach::Welcome { .. } => None,
+        Attach::Fenced { generation } => Some(of(Event::SessionFenced).generation(generation)),
+        Attach::Banned => Some(of(Event::SessionRefused).reason(Reason::Banned)),
+        Attach::Wait { .. } => Some(of(Event::SessionRefused)),
+    }
 }
+
+fn who(said: &Hello) -> String {
+    format!("boot {} instance {}", said.boot_id, said.instance)
+}
+
+#[cfg(test)]
+mod tests;

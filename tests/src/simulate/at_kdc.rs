@@ -1,10 +1,11 @@
 //! The steps that are taken at the KDC: as `keys::walker::at_kdc`.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use krb_broker::{
     kdc::Observation,
     keys::{
+        ManagedPrincipal,
         propagation::Setting,
         standing::{Off, Standing},
         walk::{Burnt, Step},
@@ -91,9 +92,10 @@ pub async fn set(sim: &Sim, principal: &Principal, kvno: Kvno) -> Took {
         let managed = world.ledger().principal(principal)?;
         let held = managed.keysets.get(&kvno)?;
         let has_none = managed.current().is_none();
-        Some((held.keyset.clone(), has_none, has_none && managed.standing == Standing::InUse))
+        let never_used = has_none && managed.standing == Standing::InUse;
+        Some((held.keyset.clone(), held.lagging.clone(), has_none, never_used))
     });
-    let Some((keyset, first, never_used)) = known else { return Took::Step };
+    let Some((keyset, lagging, first, never_used)) = known else { return Took::Step };
     sim.with(|world| world.walk(principal).off = None);
     let is_set =
         sim.with(|world| world.walk(principal).set.as_ref().is_some_and(|set| set.kvno == kvno));
@@ -102,7 +104,7 @@ pub async fn set(sim: &Sim, principal: &Principal, kvno: Kvno) -> Took {
             Ok(Reply::InTheWay(found)) => return give_way(sim, principal, kvno, found).await,
             Ok(Reply::Done) => sim.with(|world| {
                 let now = world.broker_now().boot;
-                world.walk(principal).set = Some(Setting::new(kvno, now));
+                world.walk(principal).set = Some(Setting::new(kvno, now, &lagging));
             }),
             _ => return Took::Failed,
         }
@@ -115,6 +117,8 @@ pub async fn set(sim: &Sim, principal: &Principal, kvno: Kvno) -> Took {
             let propagation = world.plan.rules.times.kdc_propagation;
             world.walk(principal).set.as_mut().map(|set| set.lags(&seen, now, propagation))
         });
+        let lagging = sim.with(|world| world.walk(principal).set.as_ref().map(Setting::lagging));
+        remember_lagging(sim, principal, Some(kvno), lagging).await;
         if let Some(pause) = waits_for(sim, principal, lags) {
             return Took::Nothing(pause);
         }
@@ -123,6 +127,19 @@ pub async fn set(sim: &Sim, principal: &Principal, kvno: Kvno) -> Took {
     sim.with(|world| world.walk(principal).pushed.clear());
     became_current(sim, principal, kvno).await;
     Took::Step
+}
+
+/// Stores which KDCs were seen to lag, where that is not what is stored.
+async fn remember_lagging(
+    sim: &Sim,
+    principal: &Principal,
+    kvno: Option<Kvno>,
+    lagging: Option<BTreeSet<String>>,
+) {
+    let (Some(kvno), Some(lagging)) = (kvno, lagging) else { return };
+    let _as_known = sim
+        .commit_if(|ledger, _, _| ledger.set_lagging(principal, kvno, &lagging).then_some(()))
+        .await;
 }
 
 /// How long to wait for the KDCs that lag, and says so; `None` when none does.
@@ -227,7 +244,10 @@ pub async fn switch_off(sim: &Sim, principal: &Principal, how: Off) -> Took {
         }
         sim.with(|world| {
             let now = world.broker_now().boot;
-            world.walk(principal).off = Some((how, Setting::switched_off(now)));
+            let managed = world.ledger().principal(principal);
+            let current = managed.and_then(ManagedPrincipal::current);
+            let lagging = current.map(|held| held.lagging.clone()).unwrap_or_default();
+            world.walk(principal).off = Some((how, Setting::switched_off(now, &lagging)));
         });
     }
     let skips = sim.with(|world| world.plan.sabotage == Some(Sabotage::NoObservation));
@@ -238,6 +258,13 @@ pub async fn switch_off(sim: &Sim, principal: &Principal, how: Off) -> Took {
             let propagation = world.plan.rules.times.kdc_propagation;
             world.walk(principal).off.as_mut().map(|(_, off)| off.lags(&seen, now, propagation))
         });
+        let (kvno, lagging) = sim.with(|world| {
+            let managed = world.ledger().principal(principal);
+            let current = managed.and_then(ManagedPrincipal::current);
+            let kvno = current.map(|held| held.keyset.kvno);
+            (kvno, world.walk(principal).off.as_ref().map(|(_, off)| off.lagging()))
+        });
+        remember_lagging(sim, principal, kvno, lagging).await;
         if let Some(pause) = waits_for(sim, principal, lags) {
             return Took::Nothing(pause);
         }

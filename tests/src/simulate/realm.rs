@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use krb_broker::kdc::Observation;
+use krb_broker::kdc::{Observation, Unsaid};
 use krb_proto::{Kvno, Principal};
 
 use super::plan::Millis;
@@ -115,7 +115,7 @@ impl Realm {
     /// What a KDC says that it uses, asked for a ticket.
     pub fn observe(&self, kdc: usize, principal: &Principal, now: Millis) -> Observation {
         let kvno = if kdc == 1 && now < self.silent_until {
-            Err("it does not answer".to_owned())
+            Err(Unsaid::Absent("it does not answer".to_owned()))
         } else {
             match self.kdcs[kdc].get(principal) {
                 Some(entry) if entry.disabled => Ok(None), // as MIT says of a disabled server

@@ -12,7 +12,7 @@ use super::{
     errors::Failure,
 };
 use crate::{
-    kdc::{AccountKeys, KdcError, Observation, gate::Class},
+    kdc::{AccountKeys, KdcError, Observation, Unsaid, gate::Class},
     krb5::{
         ccache::Credential,
         exchange::{TgsAnswer, TgsAsk, TicketOptions, tgs_exchange},
@@ -65,10 +65,10 @@ impl Shared {
         let kvno = match self.ticket_for(class, at, service).await {
             Ok(answer) => {
                 let kvno = answer.ticket_key.kvno;
-                kvno.map(Some).ok_or_else(|| "its ticket tells no kvno".to_owned())
+                kvno.map(Some).ok_or_else(|| Unsaid::Unclear("its ticket tells no kvno".to_owned()))
             }
             Err(failure) if failure.is_unknown(service) => Ok(None),
-            Err(failure) => Err(failure.error.to_string()),
+            Err(failure) => Err(failure.unsaid()),
         };
         Observation { kdc: at.name.clone(), kvno }
     }
@@ -78,7 +78,7 @@ impl Shared {
     async fn accepts(&self, class: Class, at: &Address, account: &AccountKeys) -> Observation {
         let newest = account.keysets.iter().max_by_key(|keyset| keyset.kvno);
         let kvno = match newest {
-            None => Err("the account has no key to ask with".to_owned()),
+            None => Err(Unsaid::NotAsked("the account has no key to ask with".to_owned())),
             Some(newest) => {
                 let (client, keysets) = (account.client.clone(), vec![newest.clone()]);
                 let only_newest = AccountKeys { client, keysets };
@@ -88,7 +88,7 @@ impl Shared {
                         Ok(Some(the_one_before(account, newest.kvno)))
                     }
                     Err(failure) if failure.is_unknown(&account.client) => Ok(None),
-                    Err(failure) => Err(failure.error.to_string()),
+                    Err(failure) => Err(failure.unsaid()),
                 }
             }
         };

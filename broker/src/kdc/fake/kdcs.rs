@@ -79,8 +79,11 @@ impl Kdc for FakeRealm {
             })
         };
         let seen = self.each(finding).into_iter();
-        seen.map(|(kdc, found)| Checked { kdc, finding: found.unwrap_or_else(Finding::Unsaid) })
-            .collect()
+        seen.map(|(kdc, found)| Checked {
+            kdc,
+            finding: found.unwrap_or_else(|why| Finding::Unsaid(why.to_string())),
+        })
+        .collect()
     }
 
     async fn observe_account(&self, account: &AccountKeys) -> Vec<Observation> {

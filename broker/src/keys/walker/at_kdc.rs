@@ -4,14 +4,14 @@
 //! A key is set only on a principal that the broker made, under a number that it stored
 //! before; whatever else is found at the KDC is left alone.
 
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use krb_proto::{Kvno, Principal};
 
 use super::{LOOK_AGAIN, Took, Turn, WalkError, Walker};
 use crate::{
     audit::{Actor, Event, Record},
-    kdc::{AccountKeys, Attributes, KdcError},
+    kdc::{AccountKeys, Attributes, KdcError, Observation},
     keys::{
         ManagedPrincipal,
         propagation::Setting,
@@ -19,7 +19,17 @@ use crate::{
         walk::{Burnt, Step},
     },
     krb5::key::Keyset,
+    ledger::Ledger,
 };
+
+/// What the KDCs may have had of a principal before its key was set.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Before {
+    /// No key: nobody can have a ticket to it.
+    NoKey,
+    /// A key, maybe.
+    MaybeKey,
+}
 
 impl Walker {
     /// Sets the key at the KDC and sees that every KDC uses it.
@@ -29,41 +39,44 @@ impl Walker {
         kvno: Kvno,
         turn: &mut Turn,
     ) -> Result<Took, WalkError> {
-        let Some((keyset, attributes, first, comes_back)) = self.0.book.read(|ledger| {
+        let Some((held, attributes, first, comes_back)) = self.0.book.read(|ledger| {
             let managed = ledger.principal(principal)?;
             let held = managed.keysets.get(&kvno)?;
             let (first, standing) = (managed.current().is_none(), managed.standing);
             let comes_back = standing != Standing::InUse;
-            Some((held.keyset.clone(), managed.attributes.clone(), first, comes_back))
+            Some((held.clone(), managed.attributes.clone(), first, comes_back))
         }) else {
             return Ok(Took::Step);
         };
         turn.off = None; // whatever was done then is undone now
         if turn.set.as_ref().is_none_or(|setting| setting.kvno != kvno) {
-            match self.set_at_kdc(principal, &keyset, &attributes, first, turn).await {
-                Ok(()) => turn.set = Some(Setting::new(kvno, self.0.book.now().boot)),
+            match self.set_at_kdc(principal, &held.keyset, &attributes, first, turn).await {
+                Ok(before) => {
+                    let now = self.0.book.now().boot;
+                    let only = first && !comes_back && before == Before::NoKey;
+                    turn.set = Some(match only {
+                        true => Setting::only_key(kvno, now),
+                        false => Setting::new(kvno, now, &held.lagging),
+                    });
+                }
                 Err(WalkError::Kdc { source: KdcError::KvnoInTheWay { found, .. }, .. }) => {
                     return self.give_way(principal, kvno, found).await;
                 }
                 Err(error) => return Err(error),
             }
         }
-        // A first key was verified at kadmin; nobody can have tickets under another. One of a
-        // principal that comes back is not the first: a KDC that lags may use what it had.
-        if !first || comes_back {
+        // The first key of a principal without one was verified at kadmin; nobody can have
+        // tickets under another. Where there was one, a KDC that lags may use what it had.
+        if let Some(setting) = turn.set.as_mut().filter(|setting| setting.may_lag()) {
             let kdc = self.0.kdc.for_class(self.class(principal));
             let seen = if attributes.is_role_account() {
-                let keysets = vec![keyset];
+                let keysets = vec![held.keyset];
                 kdc.observe_account(&AccountKeys { client: principal.clone(), keysets }).await
             } else {
                 kdc.observe(principal).await
             };
-            let now = self.0.book.now().boot;
-            let propagation = self.times().kdc_propagation;
-            let lags = turn.set.as_mut().map(|setting| setting.lags(&seen, now, propagation));
-            if let Some((lags, pause)) = lags.filter(|(lags, _)| !lags.is_empty()) {
-                self.waits(principal, lags.join(", "));
-                return Ok(Took::Nothing(pause.clamp(LOOK_AGAIN.0, LOOK_AGAIN.1)));
+            if let Some(pause) = self.wait_for(principal, Some(kvno), setting, &seen).await? {
+                return Ok(Took::Nothing(pause));
             }
             let line = Record::new(Event::KeyObserved, Actor::Broker)
                 .detail("every KDC that answers uses it");
@@ -78,7 +91,40 @@ impl Walker {
         Ok(if recorded { Took::Step } else { Took::Nothing(LOOK_AGAIN.1) })
     }
 
-    /// Sets the key at kadmin, after making the principal where it is new.
+    /// How long to wait for the KDCs that lag; `None` when none does. Which ones were seen to is
+    /// stored with the keyset `kvno`: a restart of the broker must not forget it.
+    async fn wait_for(
+        &self,
+        principal: &Principal,
+        kvno: Option<Kvno>,
+        setting: &mut Setting,
+        seen: &[Observation],
+    ) -> Result<Option<Duration>, WalkError> {
+        let now = self.0.book.now().boot;
+        let (lags, pause) = setting.lags(seen, now, self.times().kdc_propagation);
+        if let Some(kvno) = kvno {
+            let lagging = setting.lagging();
+            let stored = |ledger: &Ledger| {
+                let held = ledger.principal(principal).and_then(|known| known.keysets.get(&kvno));
+                held.is_none_or(|held| held.lagging == lagging)
+            };
+            if !self.0.book.read(stored) {
+                self.0
+                    .book
+                    .commit_essential(|ledger, _, _| ledger.set_lagging(principal, kvno, &lagging))
+                    .await
+                    .map_err(|source| WalkError::Store { principal: principal.clone(), source })?;
+            }
+        }
+        if lags.is_empty() {
+            return Ok(None);
+        }
+        self.waits(principal, lags.join(", "));
+        Ok(Some(pause.clamp(LOOK_AGAIN.0, LOOK_AGAIN.1)))
+    }
+
+    /// Sets the key at kadmin, after making the principal where there is none. Tells what was
+    /// there before.
     async fn set_at_kdc(
         &self,
         principal: &Principal,
@@ -86,7 +132,7 @@ impl Walker {
         attributes: &Attributes,
         first: bool,
         turn: &mut Turn,
-    ) -> Result<(), WalkError> {
+    ) -> Result<Before, WalkError> {
         let failed = |source| WalkError::Kdc { principal: principal.clone(), source };
         self.realm_must_be_checked(principal)?;
         let admin = self.admin(principal);
@@ -94,33 +140,70 @@ impl Walker {
             let managed = ledger.principal(principal);
             managed.map_or((false, Standing::InUse), |known| (known.ours, known.standing))
         });
-        let exists = match turn.made {
-            Some((made, exists)) if made == keyset.kvno => exists,
-            // Read from the store: a crash may have come before, in or after the setting.
-            _ if first => match admin.inspect(principal).await.map_err(failed)? {
-                None => false,
-                Some(state) if ours || state.kvno.is_none_or(|found| found == keyset.kvno) => true,
-                Some(_) => {
-                    return Err(failed(KdcError::NotRecorded { principal: principal.clone() }));
-                }
-            },
-            _ => true,
-        };
+        let (exists, before) = self.found_at_kdc(principal, keyset.kvno, first, turn).await?;
         if !exists {
-            admin.create(principal, attributes).await.map_err(failed)?;
+            self.create(principal, keyset.kvno, attributes, "").await?;
             turn.made = Some((keyset.kvno, true));
-            let line = Record::new(Event::KeyCreated, Actor::Broker);
-            self.record(principal, line, keyset.kvno, |ledger, _, _| {
-                ledger.is_ours_now(principal);
-            })
-            .await?;
         }
-        admin.activate(principal, keyset, attributes).await.map_err(failed)?;
+        let before = match admin.activate(principal, keyset, attributes).await {
+            Ok(()) => before,
+            // It was there, or is in the store as made by the broker: an administrator deleted it.
+            Err(KdcError::Unknown { .. }) if exists && ours => {
+                tracing::warn!(%principal, "it was deleted at the KDC, and is made again");
+                let why = "it was deleted at the KDC by somebody else";
+                self.create(principal, keyset.kvno, attributes, why).await?;
+                admin.activate(principal, keyset, attributes).await.map_err(failed)?;
+                Before::MaybeKey
+            }
+            Err(source) => return Err(failed(source)),
+        };
         // Not before: until now the KDC had a key that nobody is to use any more.
         if exists && standing != Standing::InUse {
             admin.set_disabled(principal, false).await.map_err(failed)?;
         }
-        Ok(())
+        Ok(before)
+    }
+
+    /// Whether the KDC has the principal, and whether it may have had a key of it.
+    async fn found_at_kdc(
+        &self,
+        principal: &Principal,
+        kvno: Kvno,
+        first: bool,
+        turn: &Turn,
+    ) -> Result<(bool, Before), WalkError> {
+        let ours = |ledger: &Ledger| ledger.principal(principal).is_some_and(|known| known.ours);
+        let ours = self.0.book.read(ours);
+        // One that is the broker's, without a key of the broker's, was adopted: what is gone
+        // from kadmin now may still be at a KDC that lags.
+        let absent = (false, if ours { Before::MaybeKey } else { Before::NoKey });
+        match turn.made {
+            Some((made, false)) if made == kvno => return Ok(absent),
+            _ if !first => return Ok((true, Before::MaybeKey)),
+            _ => {}
+        }
+        // Read from the store: a crash may have come before, in or after the setting.
+        let failed = |source| WalkError::Kdc { principal: principal.clone(), source };
+        match self.admin(principal).inspect(principal).await.map_err(failed)? {
+            None => Ok(absent),
+            Some(state) if state.kvno.is_none() => Ok((true, Before::NoKey)),
+            Some(state) if ours || state.kvno == Some(kvno) => Ok((true, Before::MaybeKey)),
+            Some(_) => Err(failed(KdcError::NotRecorded { principal: principal.clone() })),
+        }
+    }
+
+    /// Makes the principal, without a key; it is the broker's from then on.
+    async fn create(
+        &self,
+        principal: &Principal,
+        kvno: Kvno,
+        attributes: &Attributes,
+        why: &str,
+    ) -> Result<(), WalkError> {
+        let failed = |source| WalkError::Kdc { principal: principal.clone(), source };
+        self.admin(principal).create(principal, attributes).await.map_err(failed)?;
+        let line = Record::new(Event::KeyCreated, Actor::Broker).detail(why);
+        self.record(principal, line, kvno, |ledger, _, _| ledger.is_ours_now(principal)).await
     }
 
     /// Switches the principal off at the KDC and sees that no KDC issues tickets to it; leases
@@ -132,28 +215,31 @@ impl Walker {
         turn: &mut Turn,
     ) -> Result<Took, WalkError> {
         let failed = |source| WalkError::Kdc { principal: principal.clone(), source };
-        let (made, takes_tickets) = self.0.book.read(|ledger| {
+        let (made, takes_tickets, current) = self.0.book.read(|ledger| {
             let managed = ledger.principal(principal).filter(|known| known.ours);
             let is_service = |p: &ManagedPrincipal| !p.attributes.is_role_account();
-            (managed.is_some(), managed.is_some_and(is_service))
+            let current = managed.and_then(ManagedPrincipal::current).cloned();
+            (managed.is_some(), managed.is_some_and(is_service), current)
         });
         if made && turn.off.as_ref().is_none_or(|(done, _)| *done != how) {
             self.realm_must_be_checked(principal)?;
             let admin = self.admin(principal);
-            match how {
+            let done = match how {
                 Off::Disabled => admin.set_disabled(principal, true).await,
                 Off::Deleted => admin.delete(principal).await,
+            };
+            match done {
+                Ok(()) | Err(KdcError::Unknown { .. }) => {} // one that is not there is off
+                Err(source) => return Err(failed(source)),
             }
-            .map_err(failed)?;
-            turn.off = Some((how, Setting::switched_off(self.0.book.now().boot)));
+            let lagging = current.as_ref().map(|held| held.lagging.clone()).unwrap_or_default();
+            turn.off = Some((how, Setting::switched_off(self.0.book.now().boot, &lagging)));
         }
-        if takes_tickets {
+        if let Some((_, off)) = turn.off.as_mut().filter(|_| takes_tickets) {
             let seen = self.0.kdc.for_class(self.class(principal)).observe(principal).await;
-            let (now, propagation) = (self.0.book.now().boot, self.times().kdc_propagation);
-            let lags = turn.off.as_mut().map(|(_, off)| off.lags(&seen, now, propagation));
-            if let Some((lags, pause)) = lags.filter(|(lags, _)| !lags.is_empty()) {
-                self.waits(principal, lags.join(", "));
-                return Ok(Took::Nothing(pause.clamp(LOOK_AGAIN.0, LOOK_AGAIN.1)));
+            let kvno = current.map(|held| held.keyset.kvno);
+            if let Some(pause) = self.wait_for(principal, kvno, off, &seen).await? {
+                return Ok(Took::Nothing(pause));
             }
         }
         let rules = &self.0.rules;

@@ -182,3 +182,131 @@ async fn a_lost_node_s_key_is_replaced_above_whatever_the_kdc_has_meanwhile() {
     }
     panic!("not revoked: {:?}", world.events());
 }
+
+impl World {
+    /// Takes the node of the lease away, so that the service's key is due for a replacement.
+    fn lose_node(&self, lease: &LeaseId) {
+        self.book.note(|ledger, _| ledger.deliver(lease).unwrap());
+        let node = "node-a".parse().unwrap();
+        self.book.note(|ledger, now| ledger.lose(&node, &Cause::Silence, now.wall));
+        self.walker.kick(&self.service);
+    }
+
+    fn managed(&self) -> crate::keys::ManagedPrincipal {
+        self.book.read(|ledger| ledger.principal(&self.service).unwrap().clone())
+    }
+
+    /// Waits, five seconds at most, until it is so.
+    async fn until(&self, what: &str, so: impl Fn(&Self) -> bool) {
+        for _ in 0..500 {
+            if so(self) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let waits = self.book.read(|ledger| ledger.waiting(&self.service).map(str::to_owned));
+        panic!("{what}: not so; {waits:?}, {:?}", self.events());
+    }
+}
+
+fn is_current(world: &World, kvno: u32) -> bool {
+    world.managed().current().is_some_and(|held| held.keyset.kvno == Kvno(kvno))
+}
+
+#[tokio::test]
+async fn a_principal_that_is_deleted_at_the_kdc_while_its_key_is_set_is_made_again() {
+    let world = world();
+    let lease = world.admit();
+    world.walker.ensure(&world.service).await.unwrap();
+    world.checked.store(false, Ordering::SeqCst); // what is made now is not set yet
+    world.lose_node(&lease);
+    let activating = |world: &World| {
+        world.managed().under_way().is_some_and(|held| held.phase == crate::keys::Phase::Activating)
+    };
+    world.until("the next key is to be set", activating).await;
+    world.realm.administrator_deletes(&world.service);
+    world.checked.store(true, Ordering::SeqCst);
+    world.walker.kick(&world.service);
+    world.until("the next key is in use", |world| is_current(world, 3)).await;
+    assert_eq!(world.realm.keyset(&world.service).unwrap().kvno, Kvno(3));
+    assert_eq!(world.events().iter().filter(|event| **event == Event::KeyCreated).count(), 2);
+}
+
+#[tokio::test]
+async fn a_principal_that_was_deleted_at_the_kdc_counts_as_disabled() {
+    let world = world();
+    world.admit();
+    world.walker.ensure(&world.service).await.unwrap();
+    world.realm.administrator_deletes(&world.service);
+    world.book.note(|ledger, now| {
+        ledger.switch_off(&world.service, Off::Disabled, Some("op".to_owned()), now.wall);
+    });
+    world.walker.kick(&world.service);
+    let off = crate::keys::standing::Standing::Off(Off::Disabled);
+    world.until("it is off", |world| world.managed().standing == off).await;
+}
+
+#[tokio::test]
+async fn which_kdc_lags_is_recorded_until_it_has_the_key() {
+    let world = world();
+    let lease = world.admit();
+    world.walker.ensure(&world.service).await.unwrap();
+    world.realm.add_replica("kdc2");
+    world.lose_node(&lease);
+    let lags = |world: &World| {
+        world.managed().under_way().is_some_and(|held| held.lagging.iter().eq(["kdc2"]))
+    };
+    world.until("kdc2 is known to lag", lags).await;
+    world.realm.propagate();
+    world.until("the key is in use", |world| is_current(world, 3)).await;
+    assert!(world.managed().current().unwrap().lagging.is_empty());
+}
+
+#[tokio::test]
+async fn a_kdc_that_can_not_be_asked_keeps_a_key_from_counting_as_used() {
+    let world = world();
+    let lease = world.admit();
+    world.walker.ensure(&world.service).await.unwrap();
+    world.realm.set_gate_full(true);
+    world.lose_node(&lease);
+    let waits = |world: &World| {
+        let said = world.book.read(|l| l.waiting(&world.service).map(str::to_owned));
+        said.is_some_and(|said| said.contains("it was not asked: the gate is full"))
+    };
+    world.until("it says why it waits", waits).await;
+    assert!(!is_current(&world, 3));
+    world.realm.set_gate_full(false);
+    world.until("the key is in use", |world| is_current(world, 3)).await;
+}
+
+#[tokio::test]
+async fn the_first_key_of_an_adopted_principal_waits_for_a_kdc_that_lags_and_of_a_new_one_does_not()
+{
+    let world = world();
+    world.realm.add_replica("kdc2");
+    world.admit();
+    world.walker.ensure(&world.service).await.unwrap(); // kdc2 does not even know it
+
+    let adopted = self::world();
+    adopted.admit();
+    let attributes = Attributes::service(Duration::from_secs(60), false);
+    let made_at = adopted.book.now().wall;
+    let theirs = Keyset::random(Kvno(2), &[Enctype::Aes256Sha1], &SeededEntropy::new(9), made_at);
+    adopted.realm.create(&adopted.service, &attributes).await.unwrap();
+    adopted.realm.activate(&adopted.service, &theirs, &attributes).await.unwrap();
+    adopted.realm.add_replica("kdc2");
+    adopted.book.note(|ledger, now| {
+        let account = "tsfoo".parse().unwrap();
+        assert!(ledger.adopt(&adopted.service, &account, false, attributes, now.wall));
+    });
+    let (walker, service) = (adopted.walker.clone(), adopted.service.clone());
+    let asked = tokio::spawn(async move { walker.ensure(&service).await });
+    let waits = |world: &World| {
+        world.book.read(|l| l.waiting(&world.service) == Some("kdc2 still has kvno 2"))
+    };
+    adopted.until("it waits for kdc2", waits).await;
+    assert!(!is_current(&adopted, 3));
+    adopted.realm.propagate();
+    asked.await.unwrap().unwrap();
+    assert!(is_current(&adopted, 3));
+}

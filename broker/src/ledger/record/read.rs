@@ -183,6 +183,7 @@ fn keyset(ledger: &mut Ledger, name: &[u8], value: &[u8], sealer: &Sealer) -> Re
         retired_at: stored.retired_at.map(from_unix_millis),
         missed: stored.missed,
         delivered_to: BTreeSet::new(),
+        lagging: stored.lagging.into_iter().collect(),
     };
     let managed = ledger.principal_mut(&principal).ok_or("its principal has no record")?;
     managed.seen_at_kdc(kvno);

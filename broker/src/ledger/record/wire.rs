@@ -179,6 +179,8 @@ pub struct Keyset {
     pub retired_at: Option<u64>,
     #[prost(uint32, tag = "6")]
     pub missed: u32,
+    #[prost(string, repeated, tag = "7")]
+    pub lagging: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -208,6 +208,7 @@ fn of_keyset(managed: &ManagedPrincipal, held: &Held, sealer: &Sealer) -> wire::
         since: unix_millis(held.since),
         retired_at: held.retired_at.map(unix_millis),
         missed: held.missed,
+        lagging: held.lagging.iter().cloned().collect(),
     }
 }
 
