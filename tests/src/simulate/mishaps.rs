@@ -174,6 +174,13 @@ fn revoke(sim: &Sim, how: Mishap) {
             if how != Mishap::RevokeOverlap {
                 world.truth.chosen.extend(named.iter().cloned());
             }
+            if how == Mishap::RevokeNow {
+                for principal in &named {
+                    // what retires leaves at once, not only as a new key is set
+                    let through = world.ledger().highest_outside(principal);
+                    through.into_iter().for_each(|kvno| world.leaves_abruptly(principal, kvno));
+                }
+            }
             named
         });
         let ended = task
