@@ -148,9 +148,10 @@ impl ManagedPrincipal {
         }
     }
 
-    /// How long a replaced key stays in the keytabs: as long as the tickets under it live.
+    /// How long a replaced key stays in the keytabs: as long as the tickets under it live. The
+    /// broker's clock may be off by the skew at either end of that time, to either side.
     pub fn retirement(&self, times: &WalkTimes) -> Duration {
-        self.attributes.max_life + times.clock_skew
+        self.attributes.max_life + 2 * times.clock_skew
     }
 }
 

@@ -427,6 +427,11 @@ impl World {
             return;
         }
         let liar = node.kind == Kind::Liar;
+        if node.agent.later.iter().any(|(_, earlier, _)| *earlier == lease) {
+            // behind the one that waits: pushes keep their order
+            node.agent.later.push((conn, lease, keytab));
+            return;
+        }
         match node.agent.held.get_mut(&lease) {
             None if !node.agent.asks.is_empty() => {
                 node.agent.later.push((conn, lease, keytab));
