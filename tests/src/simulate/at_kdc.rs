@@ -125,8 +125,11 @@ pub async fn set(sim: &Sim, principal: &Principal, kvno: Kvno) -> Took {
         sim.commit(|_, _, _| ()).await; // KeyObserved
     }
     sim.with(|world| world.walk(principal).pushed.clear());
-    became_current(sim, principal, kvno).await;
-    Took::Step
+    if became_current(sim, principal, kvno).await {
+        Took::Step
+    } else {
+        Took::Nothing(LOOK_AGAIN.1)
+    }
 }
 
 /// Stores which KDCs were seen to lag, where that is not what is stored.
@@ -153,7 +156,15 @@ fn waits_for(
     Some((pause.as_millis() as Millis).clamp(LOOK_AGAIN.0, LOOK_AGAIN.1))
 }
 
-async fn became_current(sim: &Sim, principal: &Principal, kvno: Kvno) {
+/// False while the wall clock is in doubt, since the key before retires by it.
+async fn became_current(sim: &Sim, principal: &Principal, kvno: Kvno) -> bool {
+    let doubted = sim.with(|world| {
+        world.guard_clock();
+        world.ledger().clock_fault().is_some()
+    });
+    if doubted {
+        return false;
+    }
     // Before it is flushed: a crash may leave it done, and nobody told.
     sim.with(|world| {
         if world.ledger().principal(principal).is_some_and(|p| p.debt.is_abrupt()) {
@@ -169,6 +180,7 @@ async fn became_current(sim: &Sim, principal: &Principal, kvno: Kvno) {
         world.counts.rotations += 1;
         world.say(|| format!("{principal}: {kvno} is current"));
     });
+    true
 }
 
 async fn set_at_kdc(
