@@ -80,7 +80,7 @@ const ANY: Rate = Rate { burst: 1_000, every: Duration::from_millis(1) };
 
 fn hello(generation: Option<u64>, inventory: Vec<v1::InventoryItem>) -> v1::Hello {
     let (boot_id, instance) = ("boot".to_owned(), "one".to_owned());
-    v1::Hello { boot_id, instance, generation, inventory, ..v1::Hello::default() }
+    v1::Hello { boot_id, instance, generation, inventory }
 }
 
 fn item(lease: LeaseId, digest: &[u8]) -> v1::InventoryItem {
