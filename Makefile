@@ -32,7 +32,7 @@ STORIES := $(filter-out $(CLUSTER_TESTS),$(call tests_in,tests/tests))
 LONG := $(filter torture simulate fuzz,$(notdir $(basename $(wildcard tests/src/bin/*))))
 
 .PHONY: help build driver packages packages-cluster packages-python cluster-binaries
-.PHONY: test test-build test-unit test-stories test-long test-cluster check fmt clippy doc deny advisories demo bench fuzz torture
+.PHONY: test test-build test-unit test-stories test-long test-cluster check fmt clippy doc deny advisories demo bench fuzz torture simulate
 
 help:
 	@echo 'make demo      a realm, a broker, an agent and a pod, on this machine'
