@@ -424,3 +424,17 @@ fn a_restart_reads_a_managed_account_s_principal_back_as_a_role_account() {
         assert_eq!(&reopened.principal(&name).unwrap().attributes, before);
     }
 }
+
+#[test]
+fn a_restart_remembers_which_kdcs_were_seen_to_lag() {
+    let (mut world, mut store) = (World::new(), BTreeMap::new());
+    world.attach(1, None);
+    world.issue(1, 1, &grant("tsfoo", &[1], true)).unwrap();
+    world.reopened(&mut store);
+    let kvno = world.ledger.principal(&principal(1)).unwrap().current().unwrap().keyset.kvno;
+    let lagging = ["kdc2:88".to_owned()].into();
+    assert!(world.ledger.set_lagging(&principal(1), kvno, &lagging));
+    assert!(!world.ledger.set_lagging(&principal(1), kvno, &lagging), "it is known");
+    let after = world.reopened(&mut store);
+    assert_eq!(after.principal(&principal(1)).unwrap().keysets[&kvno].lagging, lagging);
+}
