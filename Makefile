@@ -106,7 +106,10 @@ test-stories:
 
 test-long: $(addprefix long-,$(LONG))
 
-# Built by `make build`.
+# Built by `make build`. The same histories each time, as many as the time allows: `make simulate` finds new ones.
+long-simulate:
+	$(BUILT)/simulate --histories 600 --seconds $(LONG_SECONDS) --seed $(SEED)
+
 long-%:
 	$(BUILT)/$* --seconds $(LONG_SECONDS) --seed $(SEED)
 
