@@ -33,6 +33,7 @@ pub mod issue;
 pub mod kdc;
 pub mod keys;
 pub mod krb5;
+pub mod kubernetes;
 pub mod lease;
 pub mod ledger;
 pub mod material;

@@ -12,6 +12,7 @@ use crate::{
     kdc::gate::Caps,
     keys::walk::WalkTimes,
     krb5::key::Enctype,
+    kubernetes::client::Settings,
     session::{self, Times, brake},
 };
 
@@ -74,6 +75,7 @@ pub fn check(name: &str, raw: raw::Raw) -> Result<Config, Problems> {
             pods: raw.pods.dir,
             pods_gone_after,
             nodes: raw.pods.nodes_dir,
+            kubernetes: raw.kubernetes.map(|raw| Settings { kubeconfig: raw.kubeconfig }),
             store,
             audit,
             times,

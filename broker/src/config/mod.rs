@@ -20,6 +20,7 @@ use crate::{
     kdc::gate::Caps,
     keys::walk::WalkTimes,
     krb5::key::Enctype,
+    kubernetes,
     session::{self, Times},
 };
 
@@ -62,6 +63,8 @@ pub struct Config {
     pub pods_gone_after: Duration,
     /// Directory of the Node objects that say whether a silent node works; none: time alone does.
     pub nodes: Option<PathBuf>,
+    /// The API server of the cluster, where anything asks it.
+    pub kubernetes: Option<kubernetes::client::Settings>,
     /// The store.
     pub store: StoreConfig,
     /// The audit log's files.

@@ -20,6 +20,7 @@ pub struct Raw {
     pub gate: Gate,
     pub entitlements: Entitlements,
     pub pods: Pods,
+    pub kubernetes: Option<Kubernetes>,
     pub store: Store,
     pub audit: Audit,
     #[serde(default)]
@@ -102,6 +103,12 @@ pub struct Pods {
     pub dir: PathBuf,
     pub gone_after: Option<String>,
     pub nodes_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kubernetes {
+    pub kubeconfig: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
