@@ -11,6 +11,7 @@ use super::{
     CredentialVolume, RunAsGroup, RunAsUser,
     objects::{Meta, PodObject, meta},
 };
+use crate::entitlement::groups::Groups;
 
 /// Set by kubelet on the API's copy of a pod that it was given by other means.
 const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -126,7 +127,7 @@ fn comes_from_a_node(meta: &Meta) -> Option<&'static str> {
 }
 
 /// What is read of a pod, or of a template of pods, that does not exist yet.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Template {
     /// What its containers will run as.
     pub run_as_users: Vec<RunAsUser>,
@@ -138,6 +139,17 @@ pub(crate) struct Template {
     pub fs_group: Option<u32>,
     /// Why it may never have anything.
     pub not_eligible: Option<&'static str>,
+}
+
+impl Template {
+    /// The groups that it sets.
+    pub fn groups(&self) -> Groups<'_> {
+        Groups {
+            run_as: &self.run_as_groups,
+            supplemental: &self.supplemental_groups,
+            fs_group: self.fs_group,
+        }
+    }
 }
 
 /// Reads a pod or a template of pods: a value with `metadata` and `spec`.
