@@ -138,7 +138,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     let tasks = TaskTracker::new();
     let stopping = stop.child_token();
     let tick = start::tick(&config.times);
-    let cluster = start::cluster(&config, &clock, tick, &tasks, &stopping).await?;
+    let cluster = start::cluster(&config, &book, &clock, &tasks, &stopping).await?;
     let start::Cluster { pods, witnesses } = cluster;
     let hub = Arc::new(Hub::default());
     let realm = config.realm.name.clone();

@@ -25,7 +25,7 @@ use crate::{
     },
     krb5::{exchange::TicketOptions, transport::Limits},
     kubernetes::{
-        self, asking::Asking, client::ConnectError, source::KubePods, view::View,
+        self, asking::Asking, client::ConnectError, probe, source::KubePods, view::View,
         watching::Watching, witness::KubeNodes,
     },
     ledger::{
@@ -300,8 +300,8 @@ pub(crate) struct Cluster {
 /// answer now.
 pub(crate) async fn cluster(
     config: &Config,
+    book: &Book,
     clock: &Arc<dyn Clock>,
-    every: Duration,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> Result<Cluster, StartError> {
@@ -316,6 +316,7 @@ pub(crate) async fn cluster(
                 let watching = Watching::new(client.clone(), clock.clone(), kind);
                 tasks.spawn(watching.run(stop.clone()));
             }
+            tasks.spawn(probe::keep_probing(client.clone(), book.clone(), stop.clone()));
             let asking = Arc::new(Asking::new(client, clock.clone()));
             let nodes = KubeNodes::new(view.clone(), asking.clone(), clock.clone());
             tasks.spawn(nodes.clone().keep_fresh(stop.clone()));
@@ -328,7 +329,7 @@ pub(crate) async fn cluster(
         return Ok(Cluster { pods, witnesses: Arc::new(NoWitnesses) });
     };
     let nodes = FileNodes::new(directory, clock.clone());
-    tasks.spawn(nodes.clone().keep_fresh(every, stop.clone()));
+    tasks.spawn(nodes.clone().keep_fresh(tick(&config.times), stop.clone()));
     Ok(Cluster { pods, witnesses: Arc::new(nodes) })
 }
 

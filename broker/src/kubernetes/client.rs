@@ -2,8 +2,9 @@
 
 use std::{path::PathBuf, time::Duration};
 
+pub use kube::Client;
 use kube::{
-    Client, Config,
+    Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
 

@@ -5,6 +5,7 @@
 //!   [`watching`] tells it of them. [`asking`] asks directly for what no watch has confirmed.
 //! - [`source`] answers from these as a [`crate::pods::PodSource`], [`witness`] as
 //!   [`crate::session::witness::Witnesses`].
+//! - [`probe`] finds out whether the cluster keeps its nodes apart.
 //!
 //! Everything here is an adapter: what a decision needs is turned into the types of the seam
 //! ([`crate::pods`], [`crate::session::witness`]) at this border. The API server is believed in
@@ -15,6 +16,7 @@ pub mod asking;
 pub mod client;
 pub mod kept;
 pub mod mirror;
+pub mod probe;
 pub mod source;
 pub mod view;
 pub mod watching;
