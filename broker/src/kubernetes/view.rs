@@ -252,3 +252,6 @@ impl View {
         [self.pods.clone(), self.services.clone(), self.namespaces.clone(), self.nodes.clone()]
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,12 +64,14 @@ async fn a_watch_whose_place_is_forgotten_is_followed_by_a_new_list() {
     }
     field.api.stop();
     field.until("the loss to be noticed", || !field.is_followed()).await;
+    // Deleted while nobody watched: only a new list can tell.
+    field.api.erase("/registry/pods/default/web-0").expect("deletion");
     field.api.compact().expect("compaction");
     field.api.start_again().expect("it starts again");
     field.until("the view to be followed", || field.is_followed()).await;
     let more = field.client.make_pod("web-1").await;
     field.until_seen(&more, true).await;
-    field.here(&uid, None).await;
+    field.until_seen(&uid, false).await;
     field.stop().await;
 }
 
