@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    audit::{self, Actor, Event, Outcome, Record},
+    audit::{Actor, Event, Outcome, Record},
     ledger::book::Book,
 };
 
@@ -79,7 +79,7 @@ pub async fn keep_probing(client: Client, book: Book, stop: CancellationToken) {
                     AGAIN
                 }
                 Ok(Err(error)) => {
-                    let error = audit::chain(&error);
+                    let error = super::client::described(&error);
                     tracing::warn!(error, "whether nodes are kept apart can't be asked now");
                     RETRY
                 }
