@@ -7,7 +7,10 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use krb_node_agent::{config::Config, hygiene, install, run};
+use krb_node_agent::{
+    config::{Config, Given},
+    hygiene, install, run,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -20,6 +23,12 @@ struct Arguments {
     /// The configuration, agent.toml.
     #[arg(long, required = true)]
     config: Option<PathBuf>,
+    /// This node's name, whatever the file says.
+    #[arg(long)]
+    node: Option<String>,
+    /// The broker, https://host:port, whatever the file says.
+    #[arg(long)]
+    broker: Option<String>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -44,9 +53,12 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let level = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().json().with_env_filter(level).with_writer(std::io::stderr).init();
-    let outcome = match (&arguments.command, &arguments.config) {
-        (Some(Command::InstallDriver { from, to, driver }), _) => install_driver(from, to, driver),
-        (None, Some(config)) => start(config),
+    let given = Given { node: arguments.node, broker: arguments.broker };
+    let outcome = match (arguments.command, arguments.config) {
+        (Some(Command::InstallDriver { from, to, driver }), _) => {
+            install_driver(&from, &to, &driver)
+        }
+        (None, Some(config)) => start(&config, given),
         (None, None) => Err("no configuration is named".into()), // the parser requires one
     };
     match outcome {
@@ -66,9 +78,9 @@ fn install_driver(from: &Path, to: &Path, driver: &str) -> Result<(), Box<dyn Er
     Ok(())
 }
 
-fn start(config: &Path) -> Result<(), Box<dyn Error>> {
+fn start(config: &Path, given: Given) -> Result<(), Box<dyn Error>> {
     hygiene::apply()?;
-    let config = Config::read(config)?;
+    let config = Config::read_with(config, given)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let stop = CancellationToken::new();
