@@ -67,6 +67,8 @@ reasons! {
     NotSupported = "NOT_SUPPORTED",
     /// A container sets no runAsUser, or 0.
     RunAsUser = "RUN_AS_USER",
+    /// A group that the pod sets is neither the account's nor one that the account is a member of.
+    RunAsGroup = "RUN_AS_GROUP",
     /// No role account has this namespace.
     NamespaceNotEntitled = "NAMESPACE_NOT_ENTITLED",
     /// The namespace was deleted and made anew; an operator must accept it.
