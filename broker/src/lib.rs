@@ -37,6 +37,7 @@ pub mod kubernetes;
 pub mod lease;
 pub mod ledger;
 pub mod material;
+pub mod notices;
 pub mod pods;
 pub mod revocation;
 pub mod session;
@@ -185,11 +186,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     };
 
     let tick = start::tick(&config.times);
+    let notices = start::notices(cluster.as_ref(), &clock, &tasks, &stopping);
     let aftermath = Aftermath {
         book: book.clone(),
         hub: hub.clone(),
         walker: walker.clone(),
         tickets: tickets.clone(),
+        notices: notices.clone(),
     };
     let witnesses = start::witnesses(&config, &clock, tick, &tasks, &stopping);
     tasks.spawn(
@@ -214,6 +217,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         pusher: pusher.clone(),
         tickets: tickets.clone(),
         walker: walker.clone(),
+        notices: notices.clone(),
     };
     let comparer = Comparer {
         book: book.clone(),
@@ -258,6 +262,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
             issuer: issuer.clone(),
             syncing,
             tokens: tokens.clone(),
+            notices,
             witnesses: witnesses.clone(),
             profile: start::profile(&config),
             tasks: tasks.clone(),

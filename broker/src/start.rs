@@ -24,12 +24,13 @@ use crate::{
         mit::{MitAdmin, MitSettings, SettingsError, StartupCheck, Timeouts},
     },
     krb5::{exchange::TicketOptions, transport::Limits},
-    kubernetes::{self, client::ConnectError, tokens::ReviewedTokens},
+    kubernetes::{self, client::ConnectError, events::Events, tokens::ReviewedTokens},
     ledger::{
         Ledger,
         book::Book,
         record::{self, Unreadable},
     },
+    notices::{NoNotices, Notices},
     pods::nodes::FileNodes,
     session::{
         Times,
@@ -296,6 +297,19 @@ pub(crate) fn node_tokens(
     let (settings, client) = (config.node_tokens.as_ref()?, cluster?);
     let asked = ReviewedTokens::new(client.clone(), settings.agents.clone(), clock.clone());
     Some(Arc::new(Reviews::new(Arc::new(asked), clock.clone(), settings.cache)))
+}
+
+/// Who tells the owners of pods: the cluster's Events, where there is a cluster.
+pub(crate) fn notices(
+    cluster: Option<&kube::Client>,
+    clock: &Arc<dyn Clock>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Arc<dyn Notices> {
+    let Some(client) = cluster else { return Arc::new(NoNotices) };
+    let events = Arc::new(Events::new(client.clone(), clock.clone()));
+    tasks.spawn(events.clone().run(stop.clone()));
+    events
 }
 
 /// What tells this run of the broker from every other.

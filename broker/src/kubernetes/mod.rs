@@ -1,6 +1,7 @@
 //! The cluster's API server, behind the seams that the rest of the broker asks by.
 //!
 //! - [`client`]: how it is reached, and as whom.
+//! - [`events`]: notices to pods' owners.
 //! - [`tokens`]: which node an agent's token proves.
 //!
 //! Everything here is an adapter: what a decision needs is turned into the types of the seam
@@ -8,4 +9,5 @@
 //! what it says of the cluster's objects, and in nothing else.
 
 pub mod client;
+pub mod events;
 pub mod tokens;
