@@ -2,6 +2,9 @@
 //!
 //! Where its binaries are not to be had, each test says `kube_api: NOT RUN` and passes.
 
+mod events;
+mod identity;
+
 use krb_tests::kube_api::KubeApi;
 
 #[test]
