@@ -37,12 +37,14 @@ pub mod kubernetes;
 pub mod lease;
 pub mod ledger;
 pub mod material;
+pub mod notices;
 pub mod pods;
 pub mod revocation;
 pub mod session;
 mod start;
 pub mod store;
 pub mod tickets;
+pub mod tokens;
 pub mod yaml;
 
 use std::{
@@ -123,6 +125,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         .map_err(StartError::Entitlements)?;
     let policy = Arc::new(policy);
 
+    let cluster = start::cluster(&config).await?;
     let gate = Arc::new(Gate::new(config.gate.kdc, config.gate.kadmin));
     let admin = MitAdmin::start(start::mit_settings(&config), gate.clone(), clock.clone())?;
     let client = start::realm_client(&config, gate.clone(), clock.clone(), entropy.clone())?;
@@ -138,8 +141,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     let tasks = TaskTracker::new();
     let stopping = stop.child_token();
     let tick = start::tick(&config.times);
-    let cluster = start::cluster(&config, &book, &clock, &tasks, &stopping).await?;
-    let start::Cluster { pods, witnesses } = cluster;
+    let sources = start::sources(&config, cluster.as_ref(), &book, &clock, &tasks, &stopping)?;
+    let start::Sources { pods, witnesses } = sources;
     let hub = Arc::new(Hub::default());
     let realm = config.realm.name.clone();
     let pusher = Pusher::new(book.clone(), hub.clone(), tickets.clone(), realm.clone());
@@ -178,11 +181,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         acknowledgements: Arc::new(NodePace::new(pace::ACKNOWLEDGEMENTS)),
     };
 
+    let notices = start::notices(cluster.as_ref(), &clock, &tasks, &stopping);
     let aftermath = Aftermath {
         book: book.clone(),
         hub: hub.clone(),
         walker: walker.clone(),
         tickets: tickets.clone(),
+        notices: notices.clone(),
     };
     tasks.spawn(
         Watch {
@@ -206,6 +211,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         pusher: pusher.clone(),
         tickets: tickets.clone(),
         walker: walker.clone(),
+        notices: notices.clone(),
     };
     let comparer = Comparer {
         book: book.clone(),
@@ -239,6 +245,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     tasks.spawn(start::cut_streams(hub.clone(), stopping.clone()));
     walker.kick_all();
 
+    let tokens = start::node_tokens(&config, cluster.as_ref(), &clock);
     let skew = config.realm.walk.clock_skew;
     let health = {
         let (kdc, admin) = (kdc, admin.clone());
@@ -248,6 +255,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         node: api::node::NodeApi {
             issuer: issuer.clone(),
             syncing,
+            tokens: tokens.clone(),
+            notices,
             witnesses: witnesses.clone(),
             profile: start::profile(&config),
             tasks: tasks.clone(),
@@ -290,7 +299,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     };
     let acceptor = api::tls::Acceptor::new(&config.certificate, &config.key, &config.roles)
         .map_err(api::ServeError::from)?;
-    let serving = api::serve(config.listen, acceptor, services, book.clone(), stopping.clone());
+    let authorize = api::authorize::Authorize::new(book.clone(), tokens);
+    let serving = api::serve(config.listen, acceptor, services, authorize, stopping.clone());
     let checking =
         start::check_realm(admin, config.realm.allow_wide_rights, realm_checked, stopping.clone());
     let outcome = start::until_stopped(serving, checking, &committer, &stop).await;

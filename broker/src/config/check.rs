@@ -50,7 +50,8 @@ pub fn check(name: &str, raw: raw::Raw) -> Result<Config, Problems> {
     let pods_gone_after = c.span("pods.gone_after", gone_after, MINUTE);
     let pods = c.pods(raw.pods, raw.kubernetes.is_some());
     let gate = c.gate(&raw.gate);
-    let roles = c.roles(&raw.tls);
+    let node_tokens = c.node_tokens(raw.node_tokens.as_ref(), raw.kubernetes.is_some());
+    let roles = c.roles(&raw.tls, raw.node_tokens.is_some());
     let entitlements = raw.entitlements.dir.clone();
     let rules = c.rules(&raw.realm.name, raw.entitlements);
     let realm = c.realm(raw.realm, walk);
@@ -73,6 +74,7 @@ pub fn check(name: &str, raw: raw::Raw) -> Result<Config, Problems> {
                 rules,
                 pods,
                 pods_gone_after,
+                node_tokens,
                 kubernetes: raw.kubernetes.map(|raw| Settings { kubeconfig: raw.kubeconfig }),
                 store,
                 audit,
@@ -199,7 +201,10 @@ impl Checker<'_> {
         }
     }
 
-    fn roles(&mut self, raw: &raw::Tls) -> RoleRoots {
+    fn roles(&mut self, raw: &raw::Tls, node_tokens: bool) -> RoleRoots {
+        if raw.node_ca.is_none() && !node_tokens {
+            self.add("tls.node_ca", "is missing, and so is `node_tokens`: no node could call");
+        }
         let namespaces = raw.viewer_namespaces.iter().map(|(viewer, names)| {
             let field = format!("tls.viewer_namespaces.{viewer}");
             let namespaces: BTreeSet<Namespace> =
@@ -208,6 +213,7 @@ impl Checker<'_> {
         });
         RoleRoots {
             node: raw.node_ca.clone(),
+            node_tokens,
             operator: raw.operator_ca.clone(),
             viewer: raw.viewer_ca.clone(),
             viewer_namespaces: namespaces.collect(),

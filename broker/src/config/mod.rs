@@ -27,8 +27,10 @@ use crate::{
 mod check;
 mod keys;
 mod raw;
+mod tokens;
 
 pub use keys::KeysConfig;
+pub use tokens::NodeTokensConfig;
 
 /// What the broker runs by.
 #[derive(Clone, Debug)]
@@ -63,6 +65,8 @@ pub struct Config {
     pub pods_gone_after: Duration,
     /// The API server of the cluster, where anything asks it.
     pub kubernetes: Option<kubernetes::client::Settings>,
+    /// Whose tokens prove nodes; none: nodes have certificates.
+    pub node_tokens: Option<NodeTokensConfig>,
     /// The store.
     pub store: StoreConfig,
     /// The audit log's files.

@@ -5,8 +5,10 @@
 #![allow(missing_docs, reason = "names and sentences say it")]
 
 mod away;
+mod events;
 mod field;
 mod guards;
+mod identity;
 mod pods;
 
 use krb_tests::kube_api::KubeApi;
