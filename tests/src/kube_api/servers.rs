@@ -204,9 +204,9 @@ fn base64(bytes: &[u8]) -> String {
     let mut text = String::new();
     for chunk in bytes.chunks(3) {
         let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        let bits = (byte(0) << 16) | (byte(1) << 8) | byte(2);
         for at in 0..4 {
-            let digit = ALPHABET[(bits >> (18 - 6 * at) & 63) as usize];
+            let digit = ALPHABET[((bits >> (18 - 6 * at)) & 63) as usize];
             text.push(if at <= chunk.len() { char::from(digit) } else { '=' });
         }
     }
