@@ -27,11 +27,11 @@ SEED ?= 1
 # Names of the integration tests in some folders: NAME.rs or NAME/main.rs.
 tests_in = $(sort $(foreach dir,$(1),$(patsubst $(dir)/%.rs,%,$(wildcard $(dir)/*.rs)) $(patsubst $(dir)/%/main.rs,%,$(wildcard $(dir)/*/main.rs))))
 UNIT_TESTS := $(call tests_in,$(addsuffix /tests,proto broker node-agent flexvolume))
-CLUSTER_TESTS := cluster
+CLUSTER_TESTS := cluster kube_api
 STORIES := $(filter-out $(CLUSTER_TESTS),$(call tests_in,tests/tests))
 LONG := $(filter torture simulate fuzz,$(notdir $(basename $(wildcard tests/src/bin/*))))
 
-.PHONY: help build driver packages packages-cluster packages-python cluster-binaries
+.PHONY: help build driver agent manifests packages packages-cluster packages-python cluster-binaries
 .PHONY: test test-build test-unit test-stories test-long test-cluster check fmt clippy doc deny advisories demo bench fuzz torture simulate
 
 help:
@@ -43,6 +43,8 @@ help:
 	@echo 'make fuzz      $(FUZZ_SECONDS) s of fuzzing (FUZZ_SECONDS=, SEED=)'
 	@echo 'make torture   $(KILLS) kills of the broker under load on a real KDC (KILLS=, SEED=)'
 	@echo 'make build     all programs; the driver static, in $(TARGET)/dist'
+	@echo 'make agent     the node agent static, in $(TARGET)/dist'
+	@echo 'make manifests deploy/*.yaml from deploy/kustomize (needs kubectl)'
 	@echo 'Needs: cargo, cc, git, make, bash; Debian with apt; root for demo, test and bench.'
 
 # ---- What must be there
@@ -70,6 +72,12 @@ build: driver
 
 driver:
 	bash flexvolume/build.sh $(TARGET)/dist/krb-flexvolume
+
+agent:
+	bash node-agent/build.sh $(TARGET)/dist/krb-node-agent
+
+manifests:
+	bash deploy/render.sh deploy
 
 # ---- Test. Budget on 2 cores from an empty target: build 30 min, units 5, stories 12, long 6, cluster 20.
 # All stages select from the whole workspace, so that everything is compiled once, with the same features.
@@ -114,7 +122,7 @@ long-%:
 	$(BUILT)/$* --seconds $(LONG_SECONDS) --seed $(SEED)
 
 test-cluster:
-	CLUSTER='$(CLUSTER)' K8S_BIN='$(K8S_BIN)' $(TEST) --test $(CLUSTER_TESTS)
+	CLUSTER='$(CLUSTER)' K8S_BIN='$(K8S_BIN)' $(TEST) $(addprefix --test ,$(CLUSTER_TESTS))
 
 # ---- Check
 

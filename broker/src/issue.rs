@@ -9,7 +9,7 @@ mod error;
 use std::{sync::Arc, time::Duration};
 
 use krb_proto::{
-    Generation, LeaseId, NodeName, PodUid, Principal, Realm, VolumeName, reason::Reason, v1,
+    Generation, LeaseId, NodeName, PodRef, PodUid, Principal, Realm, VolumeName, reason::Reason, v1,
 };
 use tokio::time::Instant;
 
@@ -27,12 +27,12 @@ use crate::{
         sessions::NotServed,
     },
     material::{self, Keys},
-    pods::{Pod, PodSource, Sighting},
+    pods::{Place, Pod, PodSource, Sighting},
     session::{KeyHash, pace::NodePace},
     store::committer::CommitError,
     tickets::Tickets,
 };
-pub use error::{IssueError, Slow};
+pub use error::{IssueError, NotIssued, Slow};
 
 /// What a node asks for: which pod, and which of its volumes. Nothing else is believed.
 #[derive(Clone, Debug)]
@@ -45,6 +45,8 @@ pub struct Request {
     pub generation: Generation,
     /// The pod's uid.
     pub pod: PodUid,
+    /// Where the node says that the pod is: only a hint of where to look.
+    pub hint: Option<Place>,
     /// The volume of its spec.
     pub volume: VolumeName,
 }
@@ -89,14 +91,19 @@ impl Issuer {
     ///
     /// # Errors
     /// When a rule is missing, or something that is needed can't be had now.
-    pub async fn issue(&self, request: &Request) -> Result<Issued, IssueError> {
+    pub async fn issue(&self, request: &Request) -> Result<Issued, NotIssued> {
         let deadline = Instant::now() + self.within;
-        let outcome = in_time(deadline, Slow::Records, self.try_issue(request, deadline));
-        let outcome = outcome.await.and_then(|issued| issued);
-        if let Err(error) = &outcome {
-            self.book.audit_denial(refusal(request, error)).await?;
+        let mut seen = None;
+        let outcome =
+            in_time(deadline, Slow::Records, self.try_issue(request, deadline, &mut seen));
+        match outcome.await.and_then(|issued| issued) {
+            Ok(issued) => Ok(issued),
+            Err(error) => {
+                let recorded = self.book.audit_denial(refusal(request, &error)).await;
+                let error = recorded.err().map_or(error, IssueError::from);
+                Err(NotIssued { error, pod: seen })
+            }
         }
-        outcome
     }
 
     /// Decides as for an issue, for the node that the pod is bound to unless another is named.
@@ -110,7 +117,7 @@ impl Issuer {
         pod: &PodUid,
         volume: &VolumeName,
     ) -> Result<Grant, IssueError> {
-        let mut seen = self.sight(pod).await?;
+        let mut seen = self.sight(pod, None).await?;
         seen.finished |= self.book.read(|ledger| ledger.is_finished(pod));
         let node = node.unwrap_or_else(|| seen.node.clone());
         let grant = self.policy.decide(&seen, &node, volume)?;
@@ -123,9 +130,16 @@ impl Issuer {
         Ok(grant)
     }
 
-    async fn try_issue(&self, request: &Request, deadline: Instant) -> Result<Issued, IssueError> {
+    /// `seen` is the pod, once it is known to be bound to the calling node.
+    async fn try_issue(
+        &self,
+        request: &Request,
+        deadline: Instant,
+        seen: &mut Option<PodRef>,
+    ) -> Result<Issued, IssueError> {
         self.check_session(request)?;
         let pod = self.confirm(request).await?; // it runs where the caller is
+        *seen = Some(&pod).filter(|pod| pod.node == request.node).map(|pod| pod.pod.clone());
         let grant = self.policy.decide(&pod, &request.node, &request.volume)?;
         // Trying again for a lease that waits for its keys writes nothing, and is free.
         let waits = self.book.read(|ledger| ledger.is_pending_for(&holder(request, &pod).key()));
@@ -193,7 +207,7 @@ impl Issuer {
 
     /// Looks the pod up: it is there, on the calling node, and was never seen finished.
     async fn confirm(&self, request: &Request) -> Result<Pod, IssueError> {
-        let mut pod = self.sight(&request.pod).await?;
+        let mut pod = self.sight(&request.pod, request.hint.as_ref()).await?;
         if pod.node == request.node && pod.finished {
             let finished = |ledger: &mut Ledger, _: &mut Lines, now: Now| {
                 ledger.pod_finished(&request.pod, now.wall);
@@ -204,8 +218,8 @@ impl Issuer {
         Ok(pod)
     }
 
-    async fn sight(&self, uid: &PodUid) -> Result<Pod, IssueError> {
-        let sighting = self.pods.look(uid).await;
+    async fn sight(&self, uid: &PodUid, hint: Option<&Place>) -> Result<Pod, IssueError> {
+        let sighting = self.pods.look(uid, hint).await;
         let sighting = sighting.map_err(|source| IssueError::Pods { pod: uid.clone(), source })?;
         match sighting {
             Sighting::Here(pod) => Ok(*pod),

@@ -6,7 +6,7 @@
 //!              │                    │
 //!              ▼                    ▼
 //!   pure decisions               seams: kdc, store, pods, audit
-//!   entitlement, lease,          (adapters: kdc::mit, store::sled, pods::file)
+//!   entitlement, lease,          (adapters: kdc::mit, store::sled, pods::file, kubernetes)
 //!   session, keys, ledger
 //! ```
 //!
@@ -37,12 +37,14 @@ pub mod kubernetes;
 pub mod lease;
 pub mod ledger;
 pub mod material;
+pub mod notices;
 pub mod pods;
 pub mod revocation;
 pub mod session;
 mod start;
 pub mod store;
 pub mod tickets;
+pub mod tokens;
 pub mod yaml;
 
 use std::{
@@ -69,7 +71,6 @@ use crate::{
     },
     ledger::book::Book,
     material::Pusher,
-    pods::file::FilePods,
     revocation::Revoker,
     session::{
         aftermath::Aftermath,
@@ -123,13 +124,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     let policy = Policy::load(config.entitlements.clone(), config.rules.clone(), clock.clone())
         .map_err(StartError::Entitlements)?;
     let policy = Arc::new(policy);
-    let pods = Arc::new(FilePods::with_gone_after(
-        &config.pods,
-        config.cluster.clone(),
-        clock.clone(),
-        config.pods_gone_after,
-    ));
 
+    let cluster = start::cluster(&config).await?;
     let gate = Arc::new(Gate::new(config.gate.kdc, config.gate.kadmin));
     let admin = MitAdmin::start(start::mit_settings(&config), gate.clone(), clock.clone())?;
     let client = start::realm_client(&config, gate.clone(), clock.clone(), entropy.clone())?;
@@ -144,6 +140,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
 
     let tasks = TaskTracker::new();
     let stopping = stop.child_token();
+    let tick = start::tick(&config.times);
+    let sources = start::sources(&config, cluster.as_ref(), &book, &clock, &tasks, &stopping)?;
+    let start::Sources { pods, witnesses } = sources;
     let hub = Arc::new(Hub::default());
     let realm = config.realm.name.clone();
     let pusher = Pusher::new(book.clone(), hub.clone(), tickets.clone(), realm.clone());
@@ -182,14 +181,14 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         acknowledgements: Arc::new(NodePace::new(pace::ACKNOWLEDGEMENTS)),
     };
 
-    let tick = start::tick(&config.times);
+    let notices = start::notices(cluster.as_ref(), &clock, &tasks, &stopping);
     let aftermath = Aftermath {
         book: book.clone(),
         hub: hub.clone(),
         walker: walker.clone(),
         tickets: tickets.clone(),
+        notices: notices.clone(),
     };
-    let witnesses = start::witnesses(&config, &clock, tick, &tasks, &stopping);
     tasks.spawn(
         Watch {
             book: book.clone(),
@@ -212,6 +211,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         pusher: pusher.clone(),
         tickets: tickets.clone(),
         walker: walker.clone(),
+        notices: notices.clone(),
     };
     let comparer = Comparer {
         book: book.clone(),
@@ -245,6 +245,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     tasks.spawn(start::cut_streams(hub.clone(), stopping.clone()));
     walker.kick_all();
 
+    let tokens = start::node_tokens(&config, cluster.as_ref(), &clock);
     let skew = config.realm.walk.clock_skew;
     let health = {
         let (kdc, admin) = (kdc, admin.clone());
@@ -254,6 +255,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         node: api::node::NodeApi {
             issuer: issuer.clone(),
             syncing,
+            tokens: tokens.clone(),
+            notices,
+            witnesses: witnesses.clone(),
             profile: start::profile(&config),
             tasks: tasks.clone(),
             stop: stopping.clone(),
@@ -295,7 +299,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     };
     let acceptor = api::tls::Acceptor::new(&config.certificate, &config.key, &config.roles)
         .map_err(api::ServeError::from)?;
-    let serving = api::serve(config.listen, acceptor, services, book.clone(), stopping.clone());
+    let authorize = api::authorize::Authorize::new(book.clone(), tokens);
+    let serving = api::serve(config.listen, acceptor, services, authorize, stopping.clone());
     let checking =
         start::check_realm(admin, config.realm.allow_wide_rights, realm_checked, stopping.clone());
     let outcome = start::until_stopped(serving, checking, &committer, &stop).await;

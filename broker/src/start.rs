@@ -15,7 +15,7 @@ use crate::{
     api::ServeError,
     audit::{Actor, AuditError, Event, Record},
     clock::{Clock, Entropy, Now},
-    config::{Config, StoreConfig},
+    config::{Config, PodsConfig, StoreConfig},
     entitlement::problems::Problems,
     kdc::{
         KdcError,
@@ -24,12 +24,17 @@ use crate::{
         mit::{MitAdmin, MitSettings, SettingsError, StartupCheck, Timeouts},
     },
     krb5::{exchange::TicketOptions, transport::Limits},
+    kubernetes::{
+        self, asking::Asking, client::ConnectError, events::Events, probe, source::KubePods,
+        tokens::ReviewedTokens, view::View, watching::Watching, witness::KubeNodes,
+    },
     ledger::{
         Ledger,
         book::Book,
         record::{self, Unreadable},
     },
-    pods::nodes::FileNodes,
+    notices::{NoNotices, Notices},
+    pods::{PodSource, file::FilePods, nodes::FileNodes},
     session::{
         Times,
         hub::Hub,
@@ -43,6 +48,7 @@ use crate::{
         sled::SledConfig,
     },
     tickets::{AccountKeyError, read_keys},
+    tokens::{NodeTokens, reviews::Reviews},
 };
 
 /// Why the broker does not run, or no longer.
@@ -89,6 +95,9 @@ pub enum StartError {
     /// What was found at the KDC forbids to run.
     #[error("{0}")]
     Refused(String),
+    /// The cluster's API server can't be reached by what is configured.
+    #[error("the cluster")]
+    Cluster(#[from] ConnectError),
     /// The API can't be served.
     #[error("the API")]
     Serve(#[from] ServeError),
@@ -274,6 +283,38 @@ pub(crate) fn realm_client(
     Ok(RealmClient::new(settings, gate, clock, entropy))
 }
 
+/// The client of the cluster's API server, where there is one. Nothing is asked yet.
+pub(crate) async fn cluster(config: &Config) -> Result<Option<kube::Client>, StartError> {
+    match &config.kubernetes {
+        Some(settings) => Ok(Some(kubernetes::client::connect(settings).await?)),
+        None => Ok(None),
+    }
+}
+
+/// Who says which node a token proves, where nodes have tokens.
+pub(crate) fn node_tokens(
+    config: &Config,
+    cluster: Option<&kube::Client>,
+    clock: &Arc<dyn Clock>,
+) -> Option<Arc<dyn NodeTokens>> {
+    let (settings, client) = (config.node_tokens.as_ref()?, cluster?);
+    let asked = ReviewedTokens::new(client.clone(), settings.agents.clone(), clock.clone());
+    Some(Arc::new(Reviews::new(Arc::new(asked), clock.clone(), settings.cache)))
+}
+
+/// Who tells the owners of pods: the cluster's Events, where there is a cluster.
+pub(crate) fn notices(
+    cluster: Option<&kube::Client>,
+    clock: &Arc<dyn Clock>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Arc<dyn Notices> {
+    let Some(client) = cluster else { return Arc::new(NoNotices) };
+    let events = Arc::new(Events::new(client.clone(), clock.clone()));
+    tasks.spawn(events.clone().run(stop.clone()));
+    events
+}
+
 /// What tells this run of the broker from every other.
 pub(crate) fn name_of_this_run(entropy: &dyn Entropy) -> Arc<str> {
     let mut bits = [0; 8];
@@ -281,19 +322,50 @@ pub(crate) fn name_of_this_run(entropy: &dyn Entropy) -> Arc<str> {
     format!("{:016x}", u64::from_le_bytes(bits)).into()
 }
 
-/// Who says whether a silent node works. A directory of Node objects is read anew as long as the
-/// broker runs.
-pub(crate) fn witnesses(
+/// What is known of the cluster.
+pub(crate) struct Sources {
+    /// Its pods.
+    pub pods: Arc<dyn PodSource>,
+    /// Who says whether a silent node works.
+    pub witnesses: Arc<dyn Witnesses>,
+}
+
+/// The cluster as the configuration says: from directories, or from its API server. That need not
+/// answer now.
+pub(crate) fn sources(
     config: &Config,
+    client: Option<&kube::Client>,
+    book: &Book,
     clock: &Arc<dyn Clock>,
-    every: Duration,
     tasks: &TaskTracker,
     stop: &CancellationToken,
-) -> Arc<dyn Witnesses> {
-    let Some(directory) = &config.nodes else { return Arc::new(NoWitnesses) };
+) -> Result<Sources, StartError> {
+    let (cluster, gone_after) = (config.cluster.clone(), config.pods_gone_after);
+    let (dir, nodes) = match &config.pods {
+        PodsConfig::File { dir, nodes } => (dir, nodes),
+        PodsConfig::Kubernetes => {
+            let none = || StartError::Refused("the pods' cluster is not configured".to_owned());
+            let client = client.ok_or_else(none)?;
+            let view = Arc::new(View::new(cluster.clone(), config.rules.driver.clone()));
+            for kind in view.kinds() {
+                let watching = Watching::new(client.clone(), clock.clone(), kind);
+                tasks.spawn(watching.run(stop.clone()));
+            }
+            tasks.spawn(probe::keep_probing(client.clone(), book.clone(), stop.clone()));
+            let asking = Arc::new(Asking::new(client.clone(), clock.clone()));
+            let nodes = KubeNodes::new(view.clone(), asking.clone(), clock.clone());
+            tasks.spawn(nodes.clone().keep_fresh(stop.clone()));
+            let pods = KubePods::new(cluster, view, asking, clock.clone(), gone_after);
+            return Ok(Sources { pods: Arc::new(pods), witnesses: Arc::new(nodes) });
+        }
+    };
+    let pods = Arc::new(FilePods::with_gone_after(dir, cluster, clock.clone(), gone_after));
+    let Some(directory) = nodes else {
+        return Ok(Sources { pods, witnesses: Arc::new(NoWitnesses) });
+    };
     let nodes = FileNodes::new(directory, clock.clone());
-    tasks.spawn(nodes.clone().keep_fresh(every, stop.clone()));
-    Arc::new(nodes)
+    tasks.spawn(nodes.clone().keep_fresh(tick(&config.times), stop.clone()));
+    Ok(Sources { pods, witnesses: Arc::new(nodes) })
 }
 
 /// How long a request may wait at the gate to the KDC.

@@ -14,7 +14,7 @@ use tonic::transport::Uri;
 
 use crate::{
     agent::Times,
-    dial::TlsDial,
+    dial::{Proof, TlsDial},
     place::{Kubelet, is_driver_directory},
 };
 
@@ -35,16 +35,27 @@ pub struct Config {
     pub times: Times,
 }
 
+/// What is given beside the file, and goes before what it says: a DaemonSet's one file serves
+/// all nodes, and the broker's address is known when the pod starts.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// This node's name.
+    pub node: Option<String>,
+    /// The broker, `https://host:port`.
+    pub broker: Option<String>,
+}
+
 /// `agent.toml` as written; an unknown key is an error.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawConfig {
-    node: String,
-    broker: String,
+    node: Option<String>,
+    broker: Option<String>,
     broker_name: String,
     ca: PathBuf,
-    certificate: PathBuf,
-    key: PathBuf,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    token_file: Option<PathBuf>,
     #[serde(default = "kubelet_root")]
     kubelet_root: PathBuf,
     #[serde(default = "driver_directory")]
@@ -147,11 +158,21 @@ impl Config {
     /// # Errors
     /// It can't be read, is no TOML, or has values that can't be.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        Self::read_with(path, Given::default())
+    }
+
+    /// Reads a file, and checks it together with what is given beside it.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub fn read_with(path: &Path, given: Given) -> Result<Self, ConfigError> {
         let shown = || path.display().to_string();
         let text = fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: shown(), source })?;
-        let raw: RawConfig = toml::from_str(&text)
+        let mut raw: RawConfig = toml::from_str(&text)
             .map_err(|source| ConfigError::Parse { path: shown(), source: Box::new(source) })?;
+        raw.node = given.node.or(raw.node);
+        raw.broker = given.broker.or(raw.broker);
         raw.check().map_err(|problems| ConfigError::Check { path: shown(), problems })
     }
 
@@ -165,8 +186,10 @@ impl RawConfig {
     /// Checks everything and reports every problem at once.
     fn check(self) -> Result<Config, Problems> {
         let mut problems = Problems::default();
-        let node = problems.note("node", self.node.parse::<NodeName>());
-        let broker = problems.note("broker", broker_uri(&self.broker));
+        let node = problems.note("node", required(self.node.as_deref()));
+        let node = node.and_then(|name| problems.note("node", name.parse::<NodeName>()));
+        let broker = problems.note("broker", required(self.broker.as_deref()));
+        let broker = broker.and_then(|url| problems.note("broker", broker_uri(url)));
         let broker_name =
             problems.note("broker_name", ServerName::try_from(self.broker_name.clone()));
         for (field, path) in [("kubelet_root", &self.kubelet_root), ("run_dir", &self.run_dir)] {
@@ -175,30 +198,61 @@ impl RawConfig {
         if !is_driver_directory(&self.driver_directory) {
             problems.add("driver_directory", "is not vendor~driver");
         }
-        for (field, path) in [("ca", &self.ca), ("certificate", &self.certificate)] {
-            problems.note(field, fs::metadata(path));
-        }
-        problems.note("key", only_owner_reads(&self.key));
+        problems.note("ca", fs::metadata(&self.ca));
+        let proof = proof(self.certificate, self.key, self.token_file, &mut problems);
         if !(1..=4096).contains(&self.limits.calls_at_once) {
             problems.add("limits.calls_at_once", "is not 1 to 4096");
         }
         let times = self.timeouts.check(&mut problems);
-        match (node, broker, broker_name) {
-            (Some(node), Some(broker), Some(broker_name)) if problems.0.is_empty() => Ok(Config {
-                node,
-                dial: TlsDial {
-                    broker,
-                    broker_name,
-                    ca: self.ca,
-                    certificate: self.certificate,
-                    key: self.key,
-                },
-                kubelet: Kubelet::new(self.kubelet_root, self.driver_directory),
-                run_dir: self.run_dir,
-                calls_at_once: self.limits.calls_at_once,
-                times,
-            }),
+        match (node, broker, broker_name, proof) {
+            (Some(node), Some(broker), Some(broker_name), Some(proof)) if problems.0.is_empty() => {
+                Ok(Config {
+                    node,
+                    dial: TlsDial { broker, broker_name, ca: self.ca, proof },
+                    kubelet: Kubelet::new(self.kubelet_root, self.driver_directory),
+                    run_dir: self.run_dir,
+                    calls_at_once: self.limits.calls_at_once,
+                    times,
+                })
+            }
             _ => Err(problems),
+        }
+    }
+}
+
+/// How the node proves who it is: a certificate with its key, or a token; exactly one of the two.
+fn proof(
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    token_file: Option<PathBuf>,
+    problems: &mut Problems,
+) -> Option<Proof> {
+    match (certificate, key, token_file) {
+        (Some(certificate), Some(key), None) => {
+            problems.note("certificate", fs::metadata(&certificate));
+            problems.note("key", only_owner_reads(&key));
+            Some(Proof::Certificate { certificate, key })
+        }
+        // the file need not be there yet: kubelet writes it, and writes it anew
+        (None, None, Some(file)) => {
+            problems.note("token_file", plain_absolute(&file));
+            Some(Proof::Token { file: file.into() })
+        }
+        (Some(_), None, None) => {
+            problems.add("key", "is missing beside `certificate`");
+            None
+        }
+        (None, Some(_), None) => {
+            problems.add("certificate", "is missing beside `key`");
+            None
+        }
+        (None, None, None) => {
+            problems.add("token_file", "is missing, and so are `certificate` and `key`");
+            None
+        }
+        (_, _, Some(_)) => {
+            problems.add("token_file", "stands beside `certificate` or `key`: only one can be");
+            None
         }
     }
 }
@@ -235,6 +289,10 @@ fn parse_span(text: &str, longest: Duration) -> Result<Duration, String> {
         Some(_) => Err(format!("{text:?} is not over 0 and up to {longest:?}")),
         None => Err(format!("{text:?} is not a time span such as 10s or 500ms")),
     }
+}
+
+fn required(text: Option<&str>) -> Result<&str, &'static str> {
+    text.ok_or("is neither in the file nor given beside it")
 }
 
 fn broker_uri(text: &str) -> Result<Uri, &'static str> {
@@ -284,7 +342,7 @@ mod tests {
     #[test]
     fn the_documented_example_is_what_is_read_and_shows_the_defaults() {
         let raw: RawConfig = toml::from_str(documented()).unwrap();
-        assert_eq!(raw.node, "node-a");
+        assert_eq!(raw.node.as_deref(), Some("node-a"));
         // What is commented out below the required keys is the default, written out.
         let whole = documented().replace("\n# [", "\n[");
         let whole: String = whole
@@ -303,6 +361,54 @@ mod tests {
         assert_eq!(whole.kubelet_root, kubelet_root());
         assert_eq!(whole.driver_directory, driver_directory());
         assert_eq!(whole.run_dir, run_dir());
+    }
+
+    #[test]
+    fn what_is_given_goes_before_the_file_and_without_either_the_field_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("agent.toml");
+        let read = |text: &str, given| {
+            fs::write(&file, format!("{text}{}", &documented_without_names())).unwrap();
+            Config::read_with(&file, given).unwrap_err().to_string()
+        };
+        let given = Given {
+            node: Some("n1".to_owned()),
+            broker: Some("https://10.96.0.7:8443".to_owned()),
+        };
+        let problems = read("", Given::default());
+        for field in ["node: is neither", "broker: is neither"] {
+            assert!(problems.contains(field), "{problems}");
+        }
+        let problems = read("node = \"-\"\nbroker = \"http://x\"\n", given.clone());
+        assert!(!problems.contains("node: ") && !problems.contains("broker: "), "{problems}");
+        let unexpanded = Given { broker: Some("https://$(X):$(Y)".to_owned()), ..given };
+        assert!(read("", unexpanded).contains("broker: is"), "an unset variable is noticed");
+    }
+
+    /// The example without the two names; its files do not exist here.
+    fn documented_without_names() -> String {
+        let named = |line: &&str| !line.starts_with("node =") && !line.starts_with("broker =");
+        documented().lines().filter(named).map(|line| format!("{line}\n")).collect()
+    }
+
+    #[test]
+    fn a_node_has_a_certificate_with_its_key_or_a_token_and_nothing_between() {
+        let path = |there: bool| there.then(|| PathBuf::from("/nonexistent/file"));
+        for (certificate, key, token, wrong) in [
+            (true, true, false, &["certificate", "key"][..]), // they are not there
+            (true, false, false, &["key"]),
+            (false, true, false, &["certificate"]),
+            (false, false, false, &["token_file"]),
+            (true, true, true, &["token_file"]),
+            (false, true, true, &["token_file"]),
+            (false, false, true, &[]), // nor is it, yet
+        ] {
+            let mut problems = Problems::default();
+            let found = proof(path(certificate), path(key), path(token), &mut problems);
+            let fields: Vec<_> = problems.0.iter().filter_map(|p| p.split(':').next()).collect();
+            assert_eq!(fields, wrong, "{certificate} {key} {token}");
+            assert_eq!(found.is_some(), certificate == key && (certificate != token));
+        }
     }
 
     #[test]

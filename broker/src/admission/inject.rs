@@ -59,7 +59,7 @@ fn inject_one(
         let message = format!("this pod can't have credentials: {why}");
         return Err(vec![Denial::new(Reason::PodNotEligible, message)]);
     }
-    let account = foresee(entitlements, rules, &namespace, &template.run_as_users, &ask)?;
+    let account = foresee(entitlements, rules, &namespace, &template, &ask)?;
     let ask = Ask { run_as_user_name: Some(account.login.clone()), ..ask };
     volume::put(&mut pod["spec"], &ask, account, rules)?;
     pod["metadata"]["annotations"][rules.annotation("runasusername")] =

@@ -11,8 +11,15 @@ use std::sync::Arc;
 use krb_proto::{Namespace, NodeName, VolumeName, reason::Reason};
 
 use super::{
-    Denial, Grant, Login, account::RoleAccount, ask::Ask, hostnames::host_names,
-    load::Entitlements, principals, rules::Rules, tickets,
+    Denial, Grant, Login,
+    account::RoleAccount,
+    ask::Ask,
+    groups::{Groups, may_be_in},
+    hostnames::host_names,
+    load::Entitlements,
+    principals,
+    rules::Rules,
+    tickets,
 };
 use crate::pods::{Pod, RunAsUser};
 
@@ -31,6 +38,12 @@ pub fn decide(
     let ask = ask_of(rules, pod, volume)?;
     let uid = one_user(&pod.run_as_users)?;
     let account = account_of(entitlements, &pod.pod.namespace, uid)?;
+    let groups = Groups {
+        run_as: &pod.run_as_groups,
+        supplemental: &pod.supplemental_groups,
+        fs_group: pod.fs_group,
+    };
+    may_be_in(entitlements, account, groups)?;
     says_who_it_is(&ask, account)?;
     node_has_labels(account, pod)?;
     let hosts = host_names(rules, account, &pod.pod.namespace, Some(&pod.pod.name), &pod.services);

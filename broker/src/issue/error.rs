@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use krb_proto::{NodeName, PodUid, Principal, reason::Reason};
+use krb_proto::{NodeName, PodRef, PodUid, Principal, reason::Reason};
 
 use crate::{
     entitlement::Denial,
@@ -91,6 +91,17 @@ pub enum IssueError {
     },
 }
 
+/// That nothing was issued.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct NotIssued {
+    /// Why.
+    #[source]
+    pub error: IssueError,
+    /// The pod, where it is bound to the node that asked: its owner may be told.
+    pub pod: Option<PodRef>,
+}
+
 /// What an issue was waiting for when its time was over.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Slow {
@@ -159,7 +170,7 @@ impl IssueError {
 fn of_node(why: NotServed) -> Reason {
     match why {
         NotServed::Fenced => Reason::Fenced,
-        NotServed::NotAttached => Reason::NotAttached,
+        NotServed::NotAttached | NotServed::Replaced => Reason::NotAttached,
         NotServed::Banned => Reason::Banned,
         NotServed::Braked => Reason::Braked,
         NotServed::ClockFault => Reason::ClockFault,

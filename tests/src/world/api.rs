@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use krb_node_agent::dial::{Dial as _, TlsDial};
+use krb_node_agent::dial::{Proof, TlsDial};
 use krb_proto::v1::{
     self, lease_service_client::LeaseServiceClient,
     namespace_service_client::NamespaceServiceClient,
@@ -33,10 +33,9 @@ impl Api {
             broker: format!("https://{address}").parse().map_err(|e| failed(&e))?,
             broker_name: pki::BROKER.try_into().map_err(|e| failed(&e))?,
             ca: pki.ca("broker"),
-            certificate: files.certificate,
-            key: files.key,
+            proof: Proof::Certificate { certificate: files.certificate, key: files.key },
         };
-        let channel = dial.dial().await.map_err(|e| failed(&krb_broker::audit::chain(&e)))?;
+        let channel = dial.channel().await.map_err(|e| failed(&krb_broker::audit::chain(&e)))?;
         Ok(Self { channel })
     }
 

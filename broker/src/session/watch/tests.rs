@@ -91,7 +91,13 @@ fn world(nodes: u8) -> World {
     let source = crate::pods::file::FilePods::new(pods.path(), "test".into(), clock.clone());
     let watch = Watch {
         book: book.clone(),
-        aftermath: Aftermath { book, hub, walker, tickets },
+        aftermath: Aftermath {
+            book,
+            hub,
+            walker,
+            tickets,
+            notices: Arc::new(crate::notices::NoNotices),
+        },
         pusher,
         pods: Arc::new(source),
         witnesses: Arc::new(NoWitnesses),
@@ -110,8 +116,13 @@ fn world(nodes: u8) -> World {
 
 impl World {
     fn attach(&self, n: u8) {
-        let hello =
-            Hello { boot_id: "b".into(), instance: "i".into(), generation: None, key: None };
+        let hello = Hello {
+            boot_id: "b".into(),
+            instance: "i".into(),
+            generation: None,
+            key: None,
+            node_uid: None,
+        };
         self.watch.book.note(|ledger, now| {
             ledger.attach(&node(n), &hello, StreamId(n.into()), now);
             let pod = krb_proto::PodRef {
