@@ -67,6 +67,35 @@ impl Kubectl {
         parsed.map(Some).map_err(|error| ClusterError::new(format!("reading {kind} {name}"), error))
     }
 
+    /// All objects of a kind in a namespace that `more` arguments of `kubectl get` leave, as JSON.
+    ///
+    /// # Errors
+    /// When the API server can't be asked.
+    pub fn list(
+        &self,
+        namespace: &str,
+        kind: &str,
+        more: &[&str],
+    ) -> Result<Vec<Value>, ClusterError> {
+        let asked = [&["-n", namespace, "get", kind, "-o", "json"], more].concat();
+        let mut parsed: Value = serde_json::from_str(&self.run(&asked)?)
+            .map_err(|error| ClusterError::new(format!("reading {kind}"), error))?;
+        match parsed["items"].take() {
+            Value::Array(items) => Ok(items),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Waits until a namespace has its default service account: before, it takes no pod.
+    ///
+    /// # Errors
+    /// When it does not come.
+    pub fn wait_service_account(&self, namespace: &str) -> Result<(), ClusterError> {
+        wait::until(&format!("the default service account of {namespace}"), POD, || {
+            Ok(self.get(namespace, "serviceaccount", "default")?.map(drop))
+        })
+    }
+
     /// Writes all objects of these kinds, of all namespaces, as one YAML list. The file appears
     /// whole.
     ///
