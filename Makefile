@@ -31,7 +31,7 @@ CLUSTER_TESTS := cluster
 STORIES := $(filter-out $(CLUSTER_TESTS),$(call tests_in,tests/tests))
 LONG := $(filter torture simulate fuzz,$(notdir $(basename $(wildcard tests/src/bin/*))))
 
-.PHONY: help build driver packages packages-cluster packages-python cluster-binaries
+.PHONY: help build driver agent manifests packages packages-cluster packages-python cluster-binaries
 .PHONY: test test-build test-unit test-stories test-long test-cluster cluster-test cluster-test-full check fmt clippy doc deny advisories demo bench fuzz torture simulate
 
 help:
@@ -45,6 +45,8 @@ help:
 	@echo 'make fuzz      $(FUZZ_SECONDS) s of fuzzing (FUZZ_SECONDS=, SEED=)'
 	@echo 'make torture   $(KILLS) kills of the broker under load on a real KDC (KILLS=, SEED=)'
 	@echo 'make build     all programs; the driver static, in $(TARGET)/dist'
+	@echo 'make agent     the node agent static, in $(TARGET)/dist'
+	@echo 'make manifests deploy/*.yaml from deploy/kustomize (needs kubectl)'
 	@echo 'Needs: cargo, cc, git, make, bash; Debian with apt; root for demo, test and bench.'
 
 # ---- What must be there
@@ -72,6 +74,12 @@ build: driver
 
 driver:
 	bash flexvolume/build.sh $(TARGET)/dist/krb-flexvolume
+
+agent:
+	bash node-agent/build.sh $(TARGET)/dist/krb-node-agent
+
+manifests:
+	bash deploy/render.sh deploy
 
 # ---- Test. Budget on 2 cores from an empty target: build 30 min, units 5, stories 12, long 6, cluster 20.
 # All stages select from the whole workspace, so that everything is compiled once, with the same features.

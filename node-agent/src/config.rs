@@ -35,12 +35,22 @@ pub struct Config {
     pub times: Times,
 }
 
+/// What is given beside the file, and goes before what it says: a DaemonSet's one file serves
+/// all nodes, and the broker's address is known when the pod starts.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// This node's name.
+    pub node: Option<String>,
+    /// The broker, `https://host:port`.
+    pub broker: Option<String>,
+}
+
 /// `agent.toml` as written; an unknown key is an error.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawConfig {
-    node: String,
-    broker: String,
+    node: Option<String>,
+    broker: Option<String>,
     broker_name: String,
     ca: PathBuf,
     certificate: PathBuf,
@@ -147,11 +157,21 @@ impl Config {
     /// # Errors
     /// It can't be read, is no TOML, or has values that can't be.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        Self::read_with(path, Given::default())
+    }
+
+    /// Reads a file, and checks it together with what is given beside it.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub fn read_with(path: &Path, given: Given) -> Result<Self, ConfigError> {
         let shown = || path.display().to_string();
         let text = fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: shown(), source })?;
-        let raw: RawConfig = toml::from_str(&text)
+        let mut raw: RawConfig = toml::from_str(&text)
             .map_err(|source| ConfigError::Parse { path: shown(), source: Box::new(source) })?;
+        raw.node = given.node.or(raw.node);
+        raw.broker = given.broker.or(raw.broker);
         raw.check().map_err(|problems| ConfigError::Check { path: shown(), problems })
     }
 
@@ -165,8 +185,10 @@ impl RawConfig {
     /// Checks everything and reports every problem at once.
     fn check(self) -> Result<Config, Problems> {
         let mut problems = Problems::default();
-        let node = problems.note("node", self.node.parse::<NodeName>());
-        let broker = problems.note("broker", broker_uri(&self.broker));
+        let node = problems.note("node", required(self.node.as_deref()));
+        let node = node.and_then(|name| problems.note("node", name.parse::<NodeName>()));
+        let broker = problems.note("broker", required(self.broker.as_deref()));
+        let broker = broker.and_then(|url| problems.note("broker", broker_uri(url)));
         let broker_name =
             problems.note("broker_name", ServerName::try_from(self.broker_name.clone()));
         for (field, path) in [("kubelet_root", &self.kubelet_root), ("run_dir", &self.run_dir)] {
@@ -237,6 +259,10 @@ fn parse_span(text: &str, longest: Duration) -> Result<Duration, String> {
     }
 }
 
+fn required(text: Option<&str>) -> Result<&str, &'static str> {
+    text.ok_or("is neither in the file nor given beside it")
+}
+
 fn broker_uri(text: &str) -> Result<Uri, &'static str> {
     let uri: Uri = text.parse().map_err(|_| "is no URL")?;
     let plain = uri.path_and_query().is_none_or(|path| path == "/");
@@ -284,7 +310,7 @@ mod tests {
     #[test]
     fn the_documented_example_is_what_is_read_and_shows_the_defaults() {
         let raw: RawConfig = toml::from_str(documented()).unwrap();
-        assert_eq!(raw.node, "node-a");
+        assert_eq!(raw.node.as_deref(), Some("node-a"));
         // What is commented out below the required keys is the default, written out.
         let whole = documented().replace("\n# [", "\n[");
         let whole: String = whole
@@ -303,6 +329,34 @@ mod tests {
         assert_eq!(whole.kubelet_root, kubelet_root());
         assert_eq!(whole.driver_directory, driver_directory());
         assert_eq!(whole.run_dir, run_dir());
+    }
+
+    #[test]
+    fn what_is_given_goes_before_the_file_and_without_either_the_field_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("agent.toml");
+        let read = |text: &str, given| {
+            fs::write(&file, format!("{text}{}", &documented_without_names())).unwrap();
+            Config::read_with(&file, given).unwrap_err().to_string()
+        };
+        let given = Given {
+            node: Some("n1".to_owned()),
+            broker: Some("https://10.96.0.7:8443".to_owned()),
+        };
+        let problems = read("", Given::default());
+        for field in ["node: is neither", "broker: is neither"] {
+            assert!(problems.contains(field), "{problems}");
+        }
+        let problems = read("node = \"-\"\nbroker = \"http://x\"\n", given.clone());
+        assert!(!problems.contains("node: ") && !problems.contains("broker: "), "{problems}");
+        let unexpanded = Given { broker: Some("https://$(X):$(Y)".to_owned()), ..given };
+        assert!(read("", unexpanded).contains("broker: is"), "an unset variable is noticed");
+    }
+
+    /// The example without the two names; its files do not exist here.
+    fn documented_without_names() -> String {
+        let named = |line: &&str| !line.starts_with("node =") && !line.starts_with("broker =");
+        documented().lines().filter(named).map(|line| format!("{line}\n")).collect()
     }
 
     #[test]

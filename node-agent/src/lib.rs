@@ -14,6 +14,7 @@
 //! - [`upkeep`] serves running pods anew and tells the broker of releases.
 //! - [`volume`] writes files where no pod can lead it astray.
 //! - [`journal`] is what a restart goes on from. It holds no secret.
+//! - [`install`] puts the driver into kubelet's directory, before the agent starts.
 //!
 //! The agent knows nothing of Kerberos: material is opaque to it. It believes the broker, and
 //! of the driver only which volume is meant. What it holds is in memory for the moment of
@@ -27,6 +28,7 @@ pub mod dial;
 pub mod filling;
 pub mod holdings;
 pub mod hygiene;
+pub mod install;
 pub mod journal;
 pub mod material;
 pub mod place;
