@@ -6,8 +6,13 @@
 //!
 //! Nothing here gives authority: the broker decides again, from its own copy of the spec.
 
+mod ask;
 pub mod command;
 pub mod inject;
+pub mod mutate;
+pub mod refusal;
+pub mod review;
 #[cfg(test)]
 mod tests;
+pub mod validate;
 mod volume;
