@@ -8,10 +8,14 @@
 
 mod ask;
 pub mod command;
+mod connections;
 pub mod inject;
 pub mod mutate;
 pub mod refusal;
 pub mod review;
+pub mod run;
+pub mod server;
+pub mod serving;
 #[cfg(test)]
 mod tests;
 pub mod validate;
