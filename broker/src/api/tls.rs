@@ -152,6 +152,7 @@ impl Acceptor {
             identity: Identity::Nobody { why: "no certificate of exactly one role's CA" },
             not_after: std::time::SystemTime::UNIX_EPOCH,
             key: None,
+            node_uid: None,
         };
         let Some((certificate, intermediates)) = chain.split_first() else { return nobody };
         let now = UnixTime::now();

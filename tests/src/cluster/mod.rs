@@ -28,6 +28,7 @@ pub use image::Image;
 pub use kubectl::Kubectl;
 use lock::Lock;
 pub use node::{Mount, Node};
+pub(crate) use parts::api_server;
 pub use parts::{Found, Parts};
 
 /// How long `up.sh` may take; half a minute is usual.
