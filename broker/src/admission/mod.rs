@@ -14,6 +14,7 @@ pub mod mutate;
 pub mod refusal;
 pub mod review;
 pub mod run;
+pub mod self_made;
 pub mod server;
 pub mod serving;
 #[cfg(test)]

@@ -7,6 +7,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     connections,
+    self_made::{Keeper, SelfMadeError},
     server::{MAX_IN_FLIGHT, Webhook, router},
     serving::{Certificates, Material, ServingError},
 };
@@ -31,6 +32,9 @@ pub enum AdmissionError {
     /// The certificate can't be served.
     #[error("the webhook's certificate")]
     Certificate(#[from] ServingError),
+    /// The certificate can't be made.
+    #[error("the webhook's certificate")]
+    SelfMade(#[from] SelfMadeError),
     /// The address can't be listened at.
     #[error("listening at {address}")]
     Listen {
@@ -62,7 +66,10 @@ pub async fn run(config: AdmissionConfig, stop: CancellationToken) -> Result<(),
             certificates.offer(&Material::read(&files.0, &files.1).map_err(ServingError::from)?)?;
             tasks.spawn(read_files(files, certificates.clone(), stopping.clone()));
         }
-        CertificateSource::SelfMade(_) => {}
+        CertificateSource::SelfMade(settings) => {
+            let keeper = Keeper::new(settings, certificates.clone(), clock.clone()).await?;
+            tasks.spawn(keeper.run(stopping.clone()));
+        }
     }
     let places = Semaphore::new(MAX_IN_FLIGHT);
     let webhook = Webhook { policy, certificates: certificates.clone(), clock, places };
