@@ -27,7 +27,7 @@ SEED ?= 1
 # Names of the integration tests in some folders: NAME.rs or NAME/main.rs.
 tests_in = $(sort $(foreach dir,$(1),$(patsubst $(dir)/%.rs,%,$(wildcard $(dir)/*.rs)) $(patsubst $(dir)/%/main.rs,%,$(wildcard $(dir)/*/main.rs))))
 UNIT_TESTS := $(call tests_in,$(addsuffix /tests,proto broker node-agent flexvolume))
-CLUSTER_TESTS := cluster
+CLUSTER_TESTS := cluster kube_api
 STORIES := $(filter-out $(CLUSTER_TESTS),$(call tests_in,tests/tests))
 LONG := $(filter torture simulate fuzz,$(notdir $(basename $(wildcard tests/src/bin/*))))
 

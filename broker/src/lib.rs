@@ -254,6 +254,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         node: api::node::NodeApi {
             issuer: issuer.clone(),
             syncing,
+            witnesses: witnesses.clone(),
             profile: start::profile(&config),
             tasks: tasks.clone(),
             stop: stopping.clone(),

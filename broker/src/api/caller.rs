@@ -15,10 +15,12 @@ use crate::{audit::Actor, session::KeyHash};
 pub struct Caller {
     /// Who it is.
     pub identity: Identity,
-    /// Until when its certificate is good: a connection may outlive it, its calls may not.
+    /// Until when its certificate or token is good: a connection may outlive it, its calls may not.
     pub not_after: SystemTime,
     /// The key that it proved to have.
     pub key: Option<KeyHash>,
+    /// The uid of its Node object, where it proved that.
+    pub node_uid: Option<String>,
 }
 
 /// What a certificate proves.
@@ -86,6 +88,7 @@ pub fn identify(certificate: &CertificateDer<'_>, role: Role) -> Caller {
         identity: Identity::Nobody { why },
         not_after: SystemTime::UNIX_EPOCH,
         key: None,
+        node_uid: None,
     };
     let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
         return nobody("the certificate can't be read");
@@ -97,7 +100,7 @@ pub fn identify(certificate: &CertificateDer<'_>, role: Role) -> Caller {
         Err(why) => Identity::Nobody { why },
     };
     let key = Some(KeyHash(Sha256::digest(parsed.public_key().raw).into()));
-    Caller { identity, not_after, key }
+    Caller { identity, not_after, key, node_uid: None }
 }
 
 fn who(certificate: &X509Certificate<'_>, role: Role) -> Result<Identity, &'static str> {

@@ -152,6 +152,7 @@ impl Acceptor {
             identity: Identity::Nobody { why: "no certificate of exactly one role's CA" },
             not_after: std::time::SystemTime::UNIX_EPOCH,
             key: None,
+            node_uid: None,
         };
         let Some((certificate, intermediates)) = chain.split_first() else { return nobody };
         let now = UnixTime::now();
@@ -173,7 +174,7 @@ fn unusable(path: &Path, error: &dyn std::fmt::Display) -> TlsError {
     TlsError::File { path: path.to_owned(), detail: error.to_string() }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect)
         .map_err(|e| unusable(path, &e))?;
@@ -183,7 +184,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     Ok(certificates)
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+pub(crate) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     use std::os::unix::fs::MetadataExt;
     let mode = std::fs::metadata(path).map_err(|e| unusable(path, &e))?.mode() & 0o7777;
     if mode & 0o007 != 0 {

@@ -56,6 +56,15 @@ pub struct Syncing {
     pub acknowledgements: Arc<NodePace>,
 }
 
+/// How the caller of a stream proved to be the node's agent.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Proof {
+    /// Its key.
+    pub key: Option<KeyHash>,
+    /// The uid of its Node object, where that is known.
+    pub node_uid: Option<String>,
+}
+
 /// How an attach ended.
 pub enum Attached {
     /// The stream is the node's; what goes out comes out of the receiver.
@@ -64,6 +73,8 @@ pub enum Attached {
     Fenced(Generation),
     /// Too many agents under one name.
     Wait,
+    /// Another Node object had the name, and its session is about to be lost.
+    Replaces,
     /// It attaches too often; again after this.
     TooOften(Duration),
     /// The agent wipes, and comes again rarely.
@@ -79,7 +90,7 @@ impl Syncing {
     pub async fn attach(
         &self,
         node: &NodeName,
-        key: Option<KeyHash>,
+        by: &Proof,
         hello: &v1::Hello,
     ) -> Result<Attached, CommitError> {
         if let Err(wait) = self.attaches.take(node, self.book.now()) {
@@ -92,7 +103,8 @@ impl Syncing {
             boot_id: krb_proto::text::shown(&hello.boot_id),
             instance: krb_proto::text::shown(&hello.instance),
             generation: hello.generation.map(Generation),
-            key,
+            key: by.key,
+            node_uid: by.node_uid.clone(),
         };
         let answer = self.answer(node, &said, stream).await?;
         if let Some(line) = refusal(node, &said, answer) {
@@ -107,6 +119,7 @@ impl Syncing {
             }
             Attach::Fenced { generation } => Attached::Fenced(generation),
             Attach::Wait { .. } => Attached::Wait,
+            Attach::Replaces { .. } => Attached::Replaces,
             Attach::Banned => {
                 tracing::warn!(%node, "a banned node tried to attach");
                 let of = |session: &super::Session| session.generation;
@@ -365,7 +378,15 @@ fn attach_line(node: &NodeName, said: &Hello, answer: Attach) -> Option<Record> 
             let alert = Record::new(Event::SessionAlert, Actor::Broker).node(node);
             Some(alert.detail(&Alert::ManyAgents.to_string()))
         }
-        Attach::Wait { first: false } | Attach::Fenced { .. } | Attach::Banned => None,
+        Attach::Replaces { first: true } => {
+            let alert = Record::new(Event::SessionAlert, Actor::Broker).node(node);
+            let uid = said.node_uid.as_deref().unwrap_or_default();
+            Some(alert.detail(&format!("another Node object has its name now: {uid}")))
+        }
+        Attach::Wait { first: false }
+        | Attach::Replaces { first: false }
+        | Attach::Fenced { .. }
+        | Attach::Banned => None,
     }
 }
 
@@ -379,7 +400,7 @@ fn refusal(node: &NodeName, said: &Hello, answer: Attach) -> Option<Record> {
         Attach::Welcome { .. } => None,
         Attach::Fenced { generation } => Some(of(Event::SessionFenced).generation(generation)),
         Attach::Banned => Some(of(Event::SessionRefused).reason(Reason::Banned)),
-        Attach::Wait { .. } => Some(of(Event::SessionRefused)),
+        Attach::Wait { .. } | Attach::Replaces { .. } => Some(of(Event::SessionRefused)),
     }
 }
 

@@ -20,7 +20,7 @@ pub struct Kubectl {
 }
 
 impl Kubectl {
-    pub(super) fn new(kubeconfig: PathBuf) -> Self {
+    pub(crate) fn new(kubeconfig: PathBuf) -> Self {
         Self { kubeconfig }
     }
 

@@ -35,6 +35,7 @@ pub use image::Image;
 pub use kubectl::Kubectl;
 use lock::Lock;
 pub use node::{Mount, Node};
+pub(crate) use parts::api_server;
 pub use parts::{Found, Parts};
 pub use service_proxy::ServiceProxy;
 
