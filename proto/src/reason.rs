@@ -29,8 +29,10 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// No certificate, or one that no role's CA signed.
+    /// No certificate or one that no role's CA signed, and no token that is accepted.
     Unauthenticated = "UNAUTHENTICATED",
+    /// The API server can't say now whose a token is: ask again.
+    TokensUnavailable = "TOKENS_UNAVAILABLE",
     /// The caller's role may not call this method.
     RoleNotAllowed = "ROLE_NOT_ALLOWED",
     /// A field of the request is malformed.

@@ -21,9 +21,10 @@ use crate::{
     issue::{self, Issuer},
     ledger::sessions::NotServed,
     session::{
-        sync::{Attached, Proof, Syncing},
+        sync::{Attached, Proof, Syncing, Until},
         witness::Witnesses,
     },
+    tokens::NodeTokens,
 };
 
 /// How long a stream may be without its Hello.
@@ -38,6 +39,8 @@ pub struct NodeApi {
     pub issuer: Arc<Issuer>,
     /// Serves the streams.
     pub syncing: Syncing,
+    /// Who reviews tokens, where nodes have them.
+    pub tokens: Option<Arc<dyn NodeTokens>>,
     /// Whom a Node object's uid is asked of, where the caller does not prove it.
     pub witnesses: Arc<dyn Witnesses>,
     /// krb5.conf for pods.
@@ -104,16 +107,17 @@ impl NodeService for NodeApi {
     ) -> Result<Response<Outbound>, Status> {
         let node = node_of(&request)?;
         let caller = caller(&request)?;
-        let not_after = caller.not_after;
+        // only a token proves the uid of the Node object by itself
+        let tokens = caller.node_uid.as_ref().and(self.tokens.clone());
+        let until = Until { not_after: caller.not_after, tokens };
         let mut said = request.into_inner();
         let hello = hello(&mut said).await?;
         let proof = Proof { key: caller.key, node_uid: self.node_uid(&caller) };
         match self.syncing.attach(&node, &proof, &hello).await? {
             Attached::Welcome(stream, told) => {
                 let (syncing, stop) = (self.syncing.clone(), self.stop.clone());
-                self.tasks.spawn(async move {
-                    syncing.serve(&node, stream, said, not_after, &stop).await
-                });
+                self.tasks
+                    .spawn(async move { syncing.serve(&node, stream, said, until, &stop).await });
                 Ok(Response::new(Box::pin(ReceiverStream::new(told).map(Ok))))
             }
             Attached::Fenced(generation) => Ok(fenced(generation, Reason::Fenced)),

@@ -52,7 +52,8 @@ pub fn check(name: &str, raw: raw::Raw) -> Result<Config, Problems> {
         c.add("pods.source", "is not `file`, the only source there is");
     }
     let gate = c.gate(&raw.gate);
-    let roles = c.roles(&raw.tls);
+    let node_tokens = c.node_tokens(raw.node_tokens.as_ref(), raw.kubernetes.is_some());
+    let roles = c.roles(&raw.tls, raw.node_tokens.is_some());
     let entitlements = raw.entitlements.dir.clone();
     let rules = c.rules(&raw.realm.name, raw.entitlements);
     let realm = c.realm(raw.realm, walk);
@@ -75,6 +76,7 @@ pub fn check(name: &str, raw: raw::Raw) -> Result<Config, Problems> {
             pods: raw.pods.dir,
             pods_gone_after,
             nodes: raw.pods.nodes_dir,
+            node_tokens,
             kubernetes: raw.kubernetes.map(|raw| Settings { kubeconfig: raw.kubeconfig }),
             store,
             audit,
@@ -192,7 +194,10 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn roles(&mut self, raw: &raw::Tls) -> RoleRoots {
+    fn roles(&mut self, raw: &raw::Tls, node_tokens: bool) -> RoleRoots {
+        if raw.node_ca.is_none() && !node_tokens {
+            self.add("tls.node_ca", "is missing, and so is `node_tokens`: no node could call");
+        }
         let namespaces = raw.viewer_namespaces.iter().map(|(viewer, names)| {
             let field = format!("tls.viewer_namespaces.{viewer}");
             let namespaces: BTreeSet<Namespace> =
@@ -201,6 +206,7 @@ impl<'a> Checker<'a> {
         });
         RoleRoots {
             node: raw.node_ca.clone(),
+            node_tokens,
             operator: raw.operator_ca.clone(),
             viewer: raw.viewer_ca.clone(),
             viewer_namespaces: namespaces.collect(),

@@ -28,8 +28,10 @@ pub mod admission;
 mod check;
 mod keys;
 mod raw;
+mod tokens;
 
 pub use keys::KeysConfig;
+pub use tokens::NodeTokensConfig;
 
 /// What the broker runs by.
 #[derive(Clone, Debug)]
@@ -66,6 +68,8 @@ pub struct Config {
     pub nodes: Option<PathBuf>,
     /// The API server of the cluster, where anything asks it.
     pub kubernetes: Option<kubernetes::client::Settings>,
+    /// Whose tokens prove nodes; none: nodes have certificates.
+    pub node_tokens: Option<NodeTokensConfig>,
     /// The store.
     pub store: StoreConfig,
     /// The audit log's files.

@@ -25,6 +25,7 @@ use crate::{
     ledger::{Acknowledged, book::Book},
     material::{self, Pusher},
     store::committer::CommitError,
+    tokens::NodeTokens,
 };
 
 /// The most leases that one inventory may name: a node does not run more pods.
@@ -63,6 +64,26 @@ pub struct Proof {
     pub key: Option<KeyHash>,
     /// The uid of its Node object, where that is known.
     pub node_uid: Option<String>,
+}
+
+/// Until when a stream is served that was opened with some proof.
+#[derive(Clone)]
+pub struct Until {
+    /// When the certificate or token ends.
+    pub not_after: SystemTime,
+    /// Who reviews tokens, where it was one: while nobody can be asked, no newer one can be had
+    /// either, and the stream goes on.
+    pub tokens: Option<Arc<dyn NodeTokens>>,
+}
+
+impl Until {
+    async fn is_over(&self, now: SystemTime) -> bool {
+        self.not_after < now
+            && match &self.tokens {
+                Some(tokens) => tokens.answers().await,
+                None => true,
+            }
+    }
 }
 
 /// How an attach ended.
@@ -232,14 +253,14 @@ impl Syncing {
         })
     }
 
-    /// Serves a stream that is attached, until it ends, the agent's certificate does
-    /// (`not_after`), or the broker stops.
+    /// Serves a stream that is attached, until it ends, what proved the agent does (`until`), or
+    /// the broker stops.
     pub async fn serve(
         &self,
         node: &NodeName,
         stream: StreamId,
         mut said: impl Stream<Item = Result<v1::SyncRequest, tonic::Status>> + Unpin,
-        not_after: SystemTime,
+        until: Until,
         stop: &CancellationToken,
     ) {
         // An agent that says nothing for as long as makes its node silent is gone: whatever
@@ -248,8 +269,8 @@ impl Syncing {
             stop.run_until_cancelled(tokio::time::timeout(self.silence(), said.next())).await
         {
             let current = self.book.read(|ledger| ledger.is_current_stream(node, stream));
-            let expired = not_after < self.book.now().wall;
-            if !current || expired || !self.hear(node, stream, message).await {
+            let over = until.is_over(self.book.now().wall).await;
+            if !current || over || !self.hear(node, stream, message).await {
                 break;
             }
         }

@@ -404,7 +404,7 @@ fn a_name_that_now_belongs_to_another_node_object_loses_what_the_first_one_held(
         answer
     };
     assert_eq!(hello_again(1), Attach::Replaces { first: true });
-    assert_eq!(hello_again(1), Attach::Welcome { generation: krb_proto::Generation(2) });
+    assert_eq!(hello_again(1), Attach::Welcome { generation: Generation(2) });
     assert_eq!(cluster.lost(), [node(1)]);
     let loss = cluster.ledger.session(&node(1)).unwrap().last_loss.clone().unwrap();
     assert_eq!(loss.cause, Cause::NodeDeleted);
