@@ -30,16 +30,18 @@ SEED ?= 1
 # Names of the integration tests in some folders: NAME.rs or NAME/main.rs.
 tests_in = $(sort $(foreach dir,$(1),$(patsubst $(dir)/%.rs,%,$(wildcard $(dir)/*.rs)) $(patsubst $(dir)/%/main.rs,%,$(wildcard $(dir)/*/main.rs))))
 UNIT_TESTS := $(call tests_in,$(addsuffix /tests,proto broker node-agent flexvolume))
-CLUSTER_TESTS := cluster
+CLUSTER_TESTS := cluster kube_api
 STORIES := $(filter-out $(CLUSTER_TESTS),$(call tests_in,tests/tests))
 LONG := $(filter torture simulate fuzz,$(notdir $(basename $(wildcard tests/src/bin/*))))
 
 .PHONY: help build driver agent manifests images packages packages-cluster packages-python cluster-binaries
-.PHONY: test test-build test-unit test-stories test-long test-cluster check fmt clippy doc deny advisories demo bench fuzz torture simulate
+.PHONY: test test-build test-unit test-stories test-long test-cluster cluster-test cluster-test-full check fmt clippy doc deny advisories demo bench fuzz torture simulate
 
 help:
 	@echo 'make demo      a realm, a broker, an agent and a pod, on this machine'
 	@echo 'make test      everything: units, stories on a real KDC, torture, fuzzing, a real cluster'
+	@echo 'make cluster-test  what an operator installs, on a real cluster of two nodes (STORY=, KRB_CLUSTER_KEEP=1)'
+	@echo 'make cluster-test-full  the long stories, too'
 	@echo 'make check     fmt, clippy, doc, licences, advisories'
 	@echo 'make bench     the budgets, measured'
 	@echo 'make simulate  keys and leases in virtual time: a day of losses, then $(HISTORIES) histories (HISTORIES=, SEED=)'
@@ -130,8 +132,17 @@ long-simulate:
 long-%:
 	$(BUILT)/$* --seconds $(LONG_SECONDS) --seed $(SEED)
 
-test-cluster:
-	CLUSTER='$(CLUSTER)' K8S_BIN='$(K8S_BIN)' $(TEST) --test $(CLUSTER_TESTS)
+test-cluster: cluster-test
+
+# On the scripts' cluster, or on the one of KUBECONFIG. STORY=part_of_a_name; with KRB_CLUSTER_KEEP=1 the cluster
+# stays for the next run.
+cluster-test: packages-cluster cluster-binaries
+	$(CLUSTER_TEST)
+
+cluster-test-full: packages-cluster cluster-binaries
+	KRB_CLUSTER_FULL=1 $(CLUSTER_TEST)
+
+CLUSTER_TEST = CLUSTER='$(CLUSTER)' K8S_BIN='$(K8S_BIN)' $(TEST) $(addprefix --test ,$(CLUSTER_TESTS)) -- $(STORY)
 
 # ---- Check
 

@@ -43,6 +43,7 @@ pub mod session;
 mod start;
 pub mod store;
 pub mod tickets;
+pub mod tokens;
 pub mod yaml;
 
 use std::{
@@ -130,6 +131,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         config.pods_gone_after,
     ));
 
+    let cluster = start::cluster(&config).await?;
     let gate = Arc::new(Gate::new(config.gate.kdc, config.gate.kadmin));
     let admin = MitAdmin::start(start::mit_settings(&config), gate.clone(), clock.clone())?;
     let client = start::realm_client(&config, gate.clone(), clock.clone(), entropy.clone())?;
@@ -245,6 +247,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     tasks.spawn(start::cut_streams(hub.clone(), stopping.clone()));
     walker.kick_all();
 
+    let tokens = start::node_tokens(&config, cluster.as_ref(), &clock);
     let skew = config.realm.walk.clock_skew;
     let health = {
         let (kdc, admin) = (kdc, admin.clone());
@@ -254,6 +257,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         node: api::node::NodeApi {
             issuer: issuer.clone(),
             syncing,
+            tokens: tokens.clone(),
+            witnesses: witnesses.clone(),
             profile: start::profile(&config),
             tasks: tasks.clone(),
             stop: stopping.clone(),
@@ -295,7 +300,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     };
     let acceptor = api::tls::Acceptor::new(&config.certificate, &config.key, &config.roles)
         .map_err(api::ServeError::from)?;
-    let serving = api::serve(config.listen, acceptor, services, book.clone(), stopping.clone());
+    let authorize = api::authorize::Authorize::new(book.clone(), tokens);
+    let serving = api::serve(config.listen, acceptor, services, authorize, stopping.clone());
     let checking =
         start::check_realm(admin, config.realm.allow_wide_rights, realm_checked, stopping.clone());
     let outcome = start::until_stopped(serving, checking, &committer, &stop).await;

@@ -24,6 +24,7 @@ use crate::{
         mit::{MitAdmin, MitSettings, SettingsError, StartupCheck, Timeouts},
     },
     krb5::{exchange::TicketOptions, transport::Limits},
+    kubernetes::{self, client::ConnectError, tokens::ReviewedTokens},
     ledger::{
         Ledger,
         book::Book,
@@ -43,6 +44,7 @@ use crate::{
         sled::SledConfig,
     },
     tickets::{AccountKeyError, read_keys},
+    tokens::{NodeTokens, reviews::Reviews},
 };
 
 /// Why the broker does not run, or no longer.
@@ -89,6 +91,9 @@ pub enum StartError {
     /// What was found at the KDC forbids to run.
     #[error("{0}")]
     Refused(String),
+    /// The cluster's API server can't be reached by what is configured.
+    #[error("the cluster")]
+    Cluster(#[from] ConnectError),
     /// The API can't be served.
     #[error("the API")]
     Serve(#[from] ServeError),
@@ -272,6 +277,25 @@ pub(crate) fn realm_client(
         gate_wait: GATE_WAIT,
     };
     Ok(RealmClient::new(settings, gate, clock, entropy))
+}
+
+/// The client of the cluster's API server, where there is one. Nothing is asked yet.
+pub(crate) async fn cluster(config: &Config) -> Result<Option<kube::Client>, StartError> {
+    match &config.kubernetes {
+        Some(settings) => Ok(Some(kubernetes::client::connect(settings).await?)),
+        None => Ok(None),
+    }
+}
+
+/// Who says which node a token proves, where nodes have tokens.
+pub(crate) fn node_tokens(
+    config: &Config,
+    cluster: Option<&kube::Client>,
+    clock: &Arc<dyn Clock>,
+) -> Option<Arc<dyn NodeTokens>> {
+    let (settings, client) = (config.node_tokens.as_ref()?, cluster?);
+    let asked = ReviewedTokens::new(client.clone(), settings.agents.clone(), clock.clone());
+    Some(Arc::new(Reviews::new(Arc::new(asked), clock.clone(), settings.cache)))
 }
 
 /// What tells this run of the broker from every other.

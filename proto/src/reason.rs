@@ -29,8 +29,10 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// No certificate, or one that no role's CA signed.
+    /// No certificate or one that no role's CA signed, and no token that is accepted.
     Unauthenticated = "UNAUTHENTICATED",
+    /// The API server can't say now whose a token is: ask again.
+    TokensUnavailable = "TOKENS_UNAVAILABLE",
     /// The caller's role may not call this method.
     RoleNotAllowed = "ROLE_NOT_ALLOWED",
     /// A field of the request is malformed.
@@ -61,10 +63,14 @@ reasons! {
     AskMalformed = "ASK_MALFORMED",
     /// The volume asks for nothing.
     AskEmpty = "ASK_EMPTY",
+    /// The pod's annotations ask for something else than its volume, which alone counts.
+    AskChanged = "ASK_CHANGED",
     /// What is asked for does not exist yet: certs, krblocal, token.
     NotSupported = "NOT_SUPPORTED",
     /// A container sets no runAsUser, or 0.
     RunAsUser = "RUN_AS_USER",
+    /// A group that the pod sets is neither the account's nor one that the account is a member of.
+    RunAsGroup = "RUN_AS_GROUP",
     /// No role account has this namespace.
     NamespaceNotEntitled = "NAMESPACE_NOT_ENTITLED",
     /// The namespace was deleted and made anew; an operator must accept it.

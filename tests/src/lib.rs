@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod demo;
 pub mod fuzz;
 pub mod handshakes;
+pub mod kube_api;
 pub mod realm;
 pub mod simulate;
 pub mod torture;

@@ -1,31 +1,94 @@
 //! Stands before every service: whoever may not call a method never reaches it.
+//!
+//! A call on a connection without a certificate proves itself by its token, which is taken out
+//! of the request here and is reviewed only for methods that nodes may call.
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
+    time::{Duration, SystemTime},
 };
 
 use http::{Request, Response};
-use krb_proto::reason::Reason;
+use krb_proto::{Secret, reason::Reason};
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
-use super::{caller::Caller, errors::status, roles::may_call};
-use crate::{
-    audit::{Event, Record},
-    ledger::book::Book,
+use super::{
+    bearer,
+    caller::{Caller, Identity},
+    errors::{status, try_again},
+    roles::{is_for_nodes, may_call},
+    tls::Peer,
 };
+use crate::{
+    audit::{Event, Outcome, Record},
+    ledger::book::Book,
+    tokens::{NodeTokens, TokenError},
+};
+
+/// When a token that could not be reviewed is worth another try.
+const SOON: Duration = Duration::from_secs(2);
 
 /// Puts [`Authorized`] before a service.
 #[derive(Clone)]
 pub struct Authorize {
     book: Book,
+    tokens: Option<Arc<dyn NodeTokens>>,
 }
 
 impl Authorize {
-    /// Denied calls go to the audit log of this book.
-    pub fn new(book: Book) -> Self {
-        Self { book }
+    /// Denied calls go to the audit log of this book; where there are `tokens`, they prove nodes.
+    pub fn new(book: Book, tokens: Option<Arc<dyn NodeTokens>>) -> Self {
+        Self { book, tokens }
+    }
+
+    /// The caller, if it may make the call.
+    async fn admit(&self, path: &str, call: Shown) -> Result<Caller, Status> {
+        match self.identify(path, call).await {
+            Ok(caller) => match deny(&caller, path, self.book.now().wall) {
+                None => Ok(caller),
+                Some(denied) => Err(self.denied(path, denied).await),
+            },
+            Err(denied) => Err(self.denied(path, denied).await),
+        }
+    }
+
+    async fn identify(&self, path: &str, call: Shown) -> Result<Caller, Denied> {
+        let Some(peer) = call.peer else {
+            let why = "the connection has no certificate".to_owned();
+            return Err(Denied::unauthenticated(Caller::unproven(), why));
+        };
+        let Some(tokens) = &self.tokens else { return Ok(peer.caller) };
+        if peer.caller.identity != Identity::Unproven || !is_for_nodes(path) {
+            return Ok(peer.caller);
+        }
+        let reviewed = match call.token {
+            Ok(token) => tokens.review(&token).await,
+            Err(error) => Err(error),
+        };
+        match reviewed {
+            Ok(proved) => {
+                peer.proof.iter().for_each(|proof| proof.note());
+                Ok(Caller::by_token(proved))
+            }
+            Err(error) => Err(Denied::of_token(error)),
+        }
+    }
+
+    /// What a denied caller is told, once the audit log has it.
+    async fn denied(&self, path: &str, denied: Denied) -> Status {
+        let rule = krb_proto::text::shown(path);
+        let line = Record::new(Event::CallDenied, denied.caller.actor()).reason(denied.reason);
+        let line = line.outcome(denied.outcome).rule(&rule).detail(&denied.detail);
+        match self.book.audit_denial(line).await {
+            Ok(()) if denied.code == Code::Unavailable => {
+                try_again(denied.code, denied.reason, denied.why, SOON)
+            }
+            Ok(()) => status(denied.code, denied.reason, denied.why),
+            Err(error) => error.into(),
+        }
     }
 }
 
@@ -33,7 +96,7 @@ impl<S> Layer<S> for Authorize {
     type Service = Authorized<S>;
 
     fn layer(&self, inner: S) -> Authorized<S> {
-        Authorized { inner, book: self.book.clone() }
+        Authorized { inner, authorize: self.clone() }
     }
 }
 
@@ -41,14 +104,18 @@ impl<S> Layer<S> for Authorize {
 #[derive(Clone)]
 pub struct Authorized<S> {
     inner: S,
-    book: Book,
+    authorize: Authorize,
 }
 
-type Answer<S> = <S as Service<Request<Body>>>::Future;
+/// What a call shows of who makes it.
+struct Shown {
+    peer: Option<Peer>,
+    token: Result<Secret, TokenError>,
+}
 
 impl<S> Service<Request<Body>> for Authorized<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Future: Send + 'static>,
+    S: Service<Request<Body>, Response = Response<Body>, Future: Send> + Clone + Send + 'static,
     S::Error: Send + 'static,
 {
     type Response = Response<Body>;
@@ -59,54 +126,80 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let token = bearer::take(request.headers_mut()); // nothing behind this sees it
+        let shown = Shown { peer: request.extensions().get::<Peer>().cloned(), token };
         let path = request.uri().path().to_owned();
-        let caller = request.extensions().get::<Caller>().cloned();
-        let Some(denial) = deny(caller.as_ref(), &path, self.book.now().wall) else {
-            let answer: Answer<S> = self.inner.call(request);
-            return Box::pin(answer);
-        };
-        let book = self.book.clone();
+        let authorize = self.authorize.clone();
+        // The service that is ready makes the call; its clone becomes ready for the next.
+        let next = self.inner.clone();
+        let mut ready = std::mem::replace(&mut self.inner, next);
         Box::pin(async move {
-            let shown = krb_proto::text::shown(&path);
-            let actor = caller.map_or_else(
-                || crate::audit::Actor::Unknown("no certificate".to_owned()),
-                |caller| caller.actor(),
-            );
-            let line = Record::new(Event::CallDenied, actor).reason(denial.reason);
-            let answer = match book.audit_denial(line.rule(&shown).detail(&denial.why)).await {
-                Ok(()) => status(denial.code, denial.reason, denial.why),
-                Err(error) => error.into(),
-            };
-            Ok(answer.into_http())
+            match authorize.admit(&path, shown).await {
+                Ok(caller) => {
+                    request.extensions_mut().insert(caller);
+                    ready.call(request).await
+                }
+                Err(status) => Ok(status.into_http()),
+            }
         })
     }
 }
 
 struct Denied {
+    caller: Caller,
     code: Code,
     reason: Reason,
+    outcome: Outcome,
+    /// What the caller is told.
     why: String,
+    /// What the audit log has of it.
+    detail: String,
+}
+
+impl Denied {
+    fn unauthenticated(caller: Caller, why: String) -> Self {
+        let (code, reason) = (Code::Unauthenticated, Reason::Unauthenticated);
+        let detail = why.clone();
+        Self { caller, code, reason, outcome: Outcome::Denied, why, detail }
+    }
+
+    fn of_token(error: TokenError) -> Self {
+        let detail = error.to_string();
+        let mut denied = Self::unauthenticated(Caller::unproven(), detail);
+        match error {
+            TokenError::Refused { why, .. } => denied.why = why.to_string(),
+            TokenError::Unavailable { .. } => {
+                (denied.code, denied.outcome) = (Code::Unavailable, Outcome::Failed);
+                denied.reason = Reason::TokensUnavailable;
+                denied.why = "the cluster's API server can't say whose the token is now".to_owned();
+            }
+            TokenError::Busy => {
+                (denied.code, denied.reason) = (Code::Unavailable, Reason::TokensUnavailable);
+                denied.outcome = Outcome::Failed;
+            }
+        }
+        denied
+    }
 }
 
 /// Why the caller may not call the method, if it may not.
-fn deny(caller: Option<&Caller>, path: &str, now: std::time::SystemTime) -> Option<Denied> {
-    let unauthenticated =
-        |why: String| Denied { code: Code::Unauthenticated, reason: Reason::Unauthenticated, why };
-    let Some(caller) = caller else {
-        return Some(unauthenticated("the connection has no certificate".to_owned()));
-    };
+fn deny(caller: &Caller, path: &str, now: SystemTime) -> Option<Denied> {
     let Some(role) = caller.role() else {
-        return Some(unauthenticated(caller.actor().to_string()));
+        let why = caller.actor().to_string();
+        return Some(Denied::unauthenticated(caller.clone(), why));
     };
     if caller.not_after < now {
-        return Some(unauthenticated("the certificate has expired since it connected".to_owned()));
+        let why = "the certificate has expired since it connected".to_owned();
+        return Some(Denied::unauthenticated(caller.clone(), why));
     }
     if may_call(role, path) {
         return None;
     }
     let why = format!("a {role} may not call this method");
-    Some(Denied { code: Code::PermissionDenied, reason: Reason::RoleNotAllowed, why })
+    let (code, reason) = (Code::PermissionDenied, Reason::RoleNotAllowed);
+    let detail = why.clone();
+    Some(Denied { caller: caller.clone(), code, reason, outcome: Outcome::Denied, why, detail })
 }
 
 /// The caller of a request that has passed.

@@ -1,4 +1,5 @@
-//! Who is calling, by the certificate that the connection was made with.
+//! Who is calling, by the certificate that the connection was made with, or by the token that a
+//! call carries on a connection without one.
 
 use std::{collections::BTreeSet, time::SystemTime};
 
@@ -8,20 +9,22 @@ use sha2::{Digest, Sha256};
 use x509_parser::{extensions::ParsedExtension, prelude::*};
 
 use super::roles::Role;
-use crate::{audit::Actor, session::KeyHash};
+use crate::{audit::Actor, session::KeyHash, tokens::Proved};
 
-/// The peer of a connection.
+/// The peer of a connection, or whoever makes one call on it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Caller {
     /// Who it is.
     pub identity: Identity,
-    /// Until when its certificate is good: a connection may outlive it, its calls may not.
+    /// Until when its certificate or token is good: a connection may outlive it, its calls may not.
     pub not_after: SystemTime,
     /// The key that it proved to have.
     pub key: Option<KeyHash>,
+    /// The uid of its Node object, where it proved that.
+    pub node_uid: Option<String>,
 }
 
-/// What a certificate proves.
+/// What a certificate, or a token, proves.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Identity {
     /// The agent of this node.
@@ -30,6 +33,8 @@ pub enum Identity {
     Operator(String),
     /// A viewer, by common name, and the namespaces it is bound to.
     Viewer(String, Option<BTreeSet<Namespace>>),
+    /// It came without a certificate: each of its calls must prove itself by a token.
+    Unproven,
     /// Signed by a role's CA, and yet nobody.
     Nobody {
         /// Why.
@@ -38,13 +43,29 @@ pub enum Identity {
 }
 
 impl Caller {
+    /// The peer of a connection without a certificate.
+    pub fn unproven() -> Self {
+        let not_after = SystemTime::UNIX_EPOCH;
+        Self { identity: Identity::Unproven, not_after, key: None, node_uid: None }
+    }
+
+    /// The caller that a token proved.
+    pub fn by_token(proved: Proved) -> Self {
+        Self {
+            key: Some(proved.key()),
+            not_after: proved.expires,
+            node_uid: Some(proved.node_uid),
+            identity: Identity::Node(proved.node),
+        }
+    }
+
     /// Its role, if it has one.
     pub fn role(&self) -> Option<Role> {
         match self.identity {
             Identity::Node(_) => Some(Role::Node),
             Identity::Operator(_) => Some(Role::Operator),
             Identity::Viewer(..) => Some(Role::Viewer),
-            Identity::Nobody { .. } => None,
+            Identity::Unproven | Identity::Nobody { .. } => None,
         }
     }
 
@@ -54,6 +75,7 @@ impl Caller {
             Identity::Node(node) => Actor::Node(node.clone()),
             Identity::Operator(name) => Actor::Operator(name.clone()),
             Identity::Viewer(name, _) => Actor::Viewer(name.clone()),
+            Identity::Unproven => Actor::Unknown("no certificate".to_owned()),
             Identity::Nobody { why } => Actor::Unknown((*why).to_owned()),
         }
     }
@@ -86,6 +108,7 @@ pub fn identify(certificate: &CertificateDer<'_>, role: Role) -> Caller {
         identity: Identity::Nobody { why },
         not_after: SystemTime::UNIX_EPOCH,
         key: None,
+        node_uid: None,
     };
     let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
         return nobody("the certificate can't be read");
@@ -97,7 +120,7 @@ pub fn identify(certificate: &CertificateDer<'_>, role: Role) -> Caller {
         Err(why) => Identity::Nobody { why },
     };
     let key = Some(KeyHash(Sha256::digest(parsed.public_key().raw).into()));
-    Caller { identity, not_after, key }
+    Caller { identity, not_after, key, node_uid: None }
 }
 
 fn who(certificate: &X509Certificate<'_>, role: Role) -> Result<Identity, &'static str> {

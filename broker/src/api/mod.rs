@@ -1,7 +1,7 @@
 //! The gRPC API: who may call what, and how use cases and their failures look from outside.
 //!
 //! - [`tls`] accepts connections and tells who each one is, once; [`caller`] reads a
-//!   certificate; [`roles`] says which role may call which method, default deny.
+//!   certificate, `bearer` takes a call's token out of it; [`roles`] says which role may call which method, default deny.
 //! - [`authorize`] stands before every service; a service never sees a caller that may not
 //!   call it.
 //! - [`errors`] is the one place where a failure becomes a code.
@@ -21,9 +21,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
-use crate::ledger::book::Book;
-
 pub mod authorize;
+mod bearer;
 pub mod caller;
 pub mod errors;
 pub mod lease;
@@ -31,6 +30,7 @@ pub mod namespace;
 pub mod node;
 pub mod node_admin;
 pub mod principal;
+pub mod probation;
 pub mod revocation;
 pub mod roles;
 pub mod status;
@@ -92,7 +92,7 @@ pub async fn serve(
     address: SocketAddr,
     acceptor: tls::Acceptor,
     services: Services,
-    book: Book,
+    authorize: authorize::Authorize,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
     let listener = TcpListener::bind(address)
@@ -113,7 +113,7 @@ pub async fn serve(
         .max_concurrent_streams(STREAMS_AT_ONCE)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-        .layer(authorize::Authorize::new(book))
+        .layer(authorize)
         .add_service(health_service)
         .add_service(reflect().build_v1()?)
         .add_service(reflect().build_v1alpha()?)

@@ -13,16 +13,25 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{
     authorize::caller,
+    caller::Caller,
     errors::{invalid, status, try_again},
 };
 use crate::{
     audit,
     issue::{self, Issuer},
-    session::sync::{Attached, Syncing},
+    ledger::sessions::NotServed,
+    session::{
+        sync::{Attached, Proof, Syncing, Until},
+        witness::Witnesses,
+    },
+    tokens::NodeTokens,
 };
 
 /// How long a stream may be without its Hello.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
+
+/// When it is worth another try to attach in another Node object's place.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Serves nodes.
 pub struct NodeApi {
@@ -30,6 +39,10 @@ pub struct NodeApi {
     pub issuer: Arc<Issuer>,
     /// Serves the streams.
     pub syncing: Syncing,
+    /// Who reviews tokens, where nodes have them.
+    pub tokens: Option<Arc<dyn NodeTokens>>,
+    /// Whom a Node object's uid is asked of, where the caller does not prove it.
+    pub witnesses: Arc<dyn Witnesses>,
     /// krb5.conf for pods.
     pub profile: Arc<[u8]>,
     /// Where streams run.
@@ -46,7 +59,7 @@ impl NodeService for NodeApi {
         &self,
         request: Request<v1::IssueRequest>,
     ) -> Result<Response<v1::IssueResponse>, Status> {
-        let node = node_of(&request)?;
+        let node = self.node_of(&request)?;
         let key = caller(&request)?.key;
         let asked = request.into_inner();
         let request = issue::Request {
@@ -79,7 +92,7 @@ impl NodeService for NodeApi {
         &self,
         request: Request<v1::ReleaseRequest>,
     ) -> Result<Response<v1::ReleaseResponse>, Status> {
-        let node = node_of(&request)?;
+        let node = self.node_of(&request)?;
         let lease: LeaseId =
             request.into_inner().lease_id.parse().map_err(|e| invalid("lease_id", e))?;
         self.issuer.release(&node, &lease).await?;
@@ -94,15 +107,17 @@ impl NodeService for NodeApi {
     ) -> Result<Response<Outbound>, Status> {
         let node = node_of(&request)?;
         let caller = caller(&request)?;
-        let not_after = caller.not_after;
+        // only a token proves the uid of the Node object by itself
+        let tokens = caller.node_uid.as_ref().and(self.tokens.clone());
+        let until = Until { not_after: caller.not_after, tokens };
         let mut said = request.into_inner();
         let hello = hello(&mut said).await?;
-        match self.syncing.attach(&node, caller.key, &hello).await? {
+        let proof = Proof { key: caller.key, node_uid: self.node_uid(&caller) };
+        match self.syncing.attach(&node, &proof, &hello).await? {
             Attached::Welcome(stream, told) => {
                 let (syncing, stop) = (self.syncing.clone(), self.stop.clone());
-                self.tasks.spawn(async move {
-                    syncing.serve(&node, stream, said, not_after, &stop).await
-                });
+                self.tasks
+                    .spawn(async move { syncing.serve(&node, stream, said, until, &stop).await });
                 Ok(Response::new(Box::pin(ReceiverStream::new(told).map(Ok))))
             }
             Attached::Fenced(generation) => Ok(fenced(generation, Reason::Fenced)),
@@ -110,6 +125,10 @@ impl NodeService for NodeApi {
             Attached::Wait => {
                 let message = "too many agents under one node's name in a minute".to_owned();
                 Err(status(Code::ResourceExhausted, Reason::NotAttached, message))
+            }
+            Attached::Replaces => {
+                let message = NotServed::Replaced.to_string();
+                Err(try_again(Code::Unavailable, Reason::NotAttached, message, SOON))
             }
             Attached::TooOften(wait) => {
                 let message = "the node attaches too often".to_owned();
@@ -124,6 +143,24 @@ fn fenced(generation: Generation, reason: Reason) -> Response<Outbound> {
     let fenced = v1::Fenced { generation: generation.0, reason: reason.as_str().to_owned() };
     let only = v1::SyncResponse { event: Some(sync_response::Event::Fenced(fenced)) };
     Response::new(Box::pin(tokio_stream::once(Ok(only))))
+}
+
+impl NodeApi {
+    /// The uid of the caller's Node object: proved with its token, or else as the cluster has it.
+    fn node_uid(&self, caller: &Caller) -> Option<String> {
+        let known = || self.witnesses.node_uid(caller.node()?);
+        caller.node_uid.clone().or_else(known)
+    }
+
+    /// The node that calls, if its session is not another Node object's.
+    fn node_of<T>(&self, request: &Request<T>) -> Result<NodeName, Status> {
+        let (node, uid) = (node_of(request)?, caller(request)?.node_uid);
+        let same = self.syncing.book.read(|ledger| ledger.check_node_uid(&node, uid.as_deref()));
+        match same {
+            Ok(()) => Ok(node),
+            Err(why) => Err(status(Code::FailedPrecondition, Reason::NotAttached, why.to_string())),
+        }
+    }
 }
 
 fn node_of<T>(request: &Request<T>) -> Result<NodeName, Status> {

@@ -28,8 +28,10 @@ impl fmt::Display for Role {
 /// The CA files of the roles, and what viewers are bound to.
 #[derive(Clone, Debug)]
 pub struct RoleRoots {
-    /// Of nodes.
-    pub node: PathBuf,
+    /// Of nodes; none: they have tokens.
+    pub node: Option<PathBuf>,
+    /// Whether a connection may come without a certificate, its calls with a token each.
+    pub node_tokens: bool,
     /// Of operators.
     pub operator: PathBuf,
     /// Of viewers; none: there are no viewers.
@@ -73,6 +75,11 @@ pub const METHODS: &[(&str, &[Role])] = &[
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", SEES),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", SEES),
 ];
+
+/// Whether a node may call the method at `path`: of no other is a token reviewed.
+pub fn is_for_nodes(path: &str) -> bool {
+    may_call(Role::Node, path)
+}
 
 /// Whether the role may call the method at `path`.
 pub fn may_call(role: Role, path: &str) -> bool {

@@ -1,7 +1,8 @@
 //! TLS with a trust root for each role.
 //!
-//! A connection without a certificate of one of the roles' CAs ends in the handshake. Who a
-//! connection is, is found out once, when it is made.
+//! A connection with a certificate of none of the roles' CAs ends in the handshake, and so does one
+//! without a certificate, unless nodes may prove themselves by tokens. Who a connection is, is
+//! found out once, when it is made; who has shown nothing is on [`super::probation`].
 
 use std::{
     collections::VecDeque,
@@ -31,6 +32,7 @@ use tonic::transport::server::Connected;
 use super::{
     MAX_HANDSHAKES,
     caller::{Caller, Identity, identify},
+    probation::{Probation, Probations, Proven},
     roles::{Role, RoleRoots},
 };
 
@@ -82,6 +84,7 @@ pub struct Acceptor {
     tls: tokio_rustls::TlsAcceptor,
     roles: Arc<Vec<(Role, Arc<dyn ClientCertVerifier>)>>,
     roots: Arc<RoleRoots>,
+    probations: Probations,
 }
 
 impl Acceptor {
@@ -92,7 +95,7 @@ impl Acceptor {
     pub fn new(certificate: &Path, key: &Path, roots: &RoleRoots) -> Result<Self, TlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let files = [
-            (Role::Node, Some(&roots.node)),
+            (Role::Node, roots.node.as_ref()),
             (Role::Operator, Some(&roots.operator)),
             (Role::Viewer, roots.viewer.as_ref()),
         ];
@@ -118,9 +121,11 @@ impl Acceptor {
                     .map_err(|e| unusable(path, &e))?;
             roles.push((role, verifier));
         }
-        let any = WebPkiClientVerifier::builder_with_provider(all.into(), provider.clone())
-            .build()
-            .map_err(|e| unusable(&roots.node, &e))?;
+        let mut any = WebPkiClientVerifier::builder_with_provider(all.into(), provider.clone());
+        if roots.node_tokens {
+            any = any.allow_unauthenticated();
+        }
+        let any = any.build().map_err(|e| unusable(&roots.operator, &e))?;
         let refused = |source| TlsError::Certificate { path: certificate.to_owned(), source };
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -133,6 +138,7 @@ impl Acceptor {
             tls: Arc::new(config).into(),
             roles: Arc::new(roles),
             roots: Arc::new(roots.clone()),
+            probations: Probations::default(),
         })
     }
 
@@ -143,7 +149,9 @@ impl Acceptor {
                 io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long")
             })??;
         let caller = self.caller(stream.get_ref().1.peer_certificates().unwrap_or_default());
-        Ok(Connection { stream, caller })
+        let unproven = caller.identity == Identity::Unproven;
+        let probation = unproven.then(|| self.probations.begin());
+        Ok(Connection { stream, caller, probation })
     }
 
     /// Which role's CA signed the certificate, and who it says the peer is.
@@ -152,8 +160,11 @@ impl Acceptor {
             identity: Identity::Nobody { why: "no certificate of exactly one role's CA" },
             not_after: std::time::SystemTime::UNIX_EPOCH,
             key: None,
+            node_uid: None,
         };
-        let Some((certificate, intermediates)) = chain.split_first() else { return nobody };
+        let Some((certificate, intermediates)) = chain.split_first() else {
+            return if self.roots.node_tokens { Caller::unproven() } else { nobody };
+        };
         let now = UnixTime::now();
         let signed = |verifier: &Arc<dyn ClientCertVerifier>| {
             verifier.verify_client_cert(certificate, intermediates, now).is_ok()
@@ -173,7 +184,7 @@ fn unusable(path: &Path, error: &dyn std::fmt::Display) -> TlsError {
     TlsError::File { path: path.to_owned(), detail: error.to_string() }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect)
         .map_err(|e| unusable(path, &e))?;
@@ -183,7 +194,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     Ok(certificates)
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+pub(crate) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     use std::os::unix::fs::MetadataExt;
     let mode = std::fs::metadata(path).map_err(|e| unusable(path, &e))?.mode() & 0o7777;
     if mode & 0o007 != 0 {
@@ -242,17 +253,28 @@ fn make_room(handshakes: &mut VecDeque<AbortHandle>) {
     }
 }
 
-/// A connection whose peer is known.
+/// A connection whose peer is known, or must make itself known by its first calls.
 pub struct Connection {
     stream: tokio_rustls::server::TlsStream<TcpStream>,
     caller: Caller,
+    probation: Option<Probation>,
+}
+
+/// What each call of a connection brings along.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Whose connection it is.
+    pub caller: Caller,
+    /// Where a call that proves itself is noted, if none has.
+    pub proof: Option<Arc<Proven>>,
 }
 
 impl Connected for Connection {
-    type ConnectInfo = Caller;
+    type ConnectInfo = Peer;
 
-    fn connect_info(&self) -> Caller {
-        self.caller.clone()
+    fn connect_info(&self) -> Peer {
+        let proof = self.probation.as_ref().map(Probation::proven);
+        Peer { caller: self.caller.clone(), proof }
     }
 }
 
@@ -262,6 +284,13 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Some(probation) = &mut self.probation {
+            match probation.poll_over(context) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => self.probation = None,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            }
+        }
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }

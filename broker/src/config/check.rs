@@ -28,7 +28,7 @@ pub(super) struct Checker<'a> {
 
 /// The checked configuration, or all that is wrong with it.
 pub fn check(name: &str, raw: raw::Raw) -> Result<Config, Problems> {
-    let mut c = Checker { name, problems: Problems::default() };
+    let mut c = Checker::new(name);
     if !text::is_dns_label(&raw.cluster) {
         c.add("cluster", "is not a DNS label: 1 to 63 of a-z 0-9 -");
     }
@@ -52,7 +52,8 @@ pub fn check(name: &str, raw: raw::Raw) -> Result<Config, Problems> {
         c.add("pods.source", "is not `file`, the only source there is");
     }
     let gate = c.gate(&raw.gate);
-    let roles = c.roles(&raw.tls);
+    let node_tokens = c.node_tokens(raw.node_tokens.as_ref(), raw.kubernetes.is_some());
+    let roles = c.roles(&raw.tls, raw.node_tokens.is_some());
     let entitlements = raw.entitlements.dir.clone();
     let rules = c.rules(&raw.realm.name, raw.entitlements);
     let realm = c.realm(raw.realm, walk);
@@ -75,6 +76,7 @@ pub fn check(name: &str, raw: raw::Raw) -> Result<Config, Problems> {
             pods: raw.pods.dir,
             pods_gone_after,
             nodes: raw.pods.nodes_dir,
+            node_tokens,
             kubernetes: raw.kubernetes.map(|raw| Settings { kubeconfig: raw.kubeconfig }),
             store,
             audit,
@@ -88,7 +90,19 @@ pub fn check(name: &str, raw: raw::Raw) -> Result<Config, Problems> {
     }
 }
 
-impl Checker<'_> {
+impl<'a> Checker<'a> {
+    pub(super) fn new(name: &'a str) -> Self {
+        Self { name, problems: Problems::default() }
+    }
+
+    /// What was wrong, or what is right.
+    pub(super) fn finish<T>(self, checked: Option<T>) -> Result<T, Problems> {
+        match checked {
+            Some(checked) if self.problems.is_empty() => Ok(checked),
+            _ => Err(self.problems),
+        }
+    }
+
     pub(super) fn add(&mut self, field: &str, message: impl Display) {
         self.problems.add(self.name, field, message);
     }
@@ -180,7 +194,10 @@ impl Checker<'_> {
         }
     }
 
-    fn roles(&mut self, raw: &raw::Tls) -> RoleRoots {
+    fn roles(&mut self, raw: &raw::Tls, node_tokens: bool) -> RoleRoots {
+        if raw.node_ca.is_none() && !node_tokens {
+            self.add("tls.node_ca", "is missing, and so is `node_tokens`: no node could call");
+        }
         let namespaces = raw.viewer_namespaces.iter().map(|(viewer, names)| {
             let field = format!("tls.viewer_namespaces.{viewer}");
             let namespaces: BTreeSet<Namespace> =
@@ -189,13 +206,14 @@ impl Checker<'_> {
         });
         RoleRoots {
             node: raw.node_ca.clone(),
+            node_tokens,
             operator: raw.operator_ca.clone(),
             viewer: raw.viewer_ca.clone(),
             viewer_namespaces: namespaces.collect(),
         }
     }
 
-    fn rules(&mut self, realm: &str, raw: raw::Entitlements) -> Option<Rules> {
+    pub(super) fn rules(&mut self, realm: &str, raw: raw::Entitlements) -> Option<Rules> {
         let realm: Realm = realm.parse().ok()?; // `realm` reports it
         let domain = raw.cluster_domain.as_deref().unwrap_or("cluster.local");
         let mut rules = Rules::new(realm, self.parse("entitlements.cluster_domain", domain)?);

@@ -21,6 +21,7 @@ pub struct Raw {
     pub entitlements: Entitlements,
     pub pods: Pods,
     pub kubernetes: Option<Kubernetes>,
+    pub node_tokens: Option<NodeTokens>,
     pub store: Store,
     pub audit: Audit,
     #[serde(default)]
@@ -34,7 +35,7 @@ pub struct Raw {
 pub struct Tls {
     pub certificate: PathBuf,
     pub key: PathBuf,
-    pub node_ca: PathBuf,
+    pub node_ca: Option<PathBuf>,
     pub operator_ca: PathBuf,
     pub viewer_ca: Option<PathBuf>,
     /// Namespaces that a viewer, by its common name, is bound to.
@@ -109,6 +110,14 @@ pub struct Pods {
 #[serde(deny_unknown_fields)]
 pub struct Kubernetes {
     pub kubeconfig: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeTokens {
+    pub audience: Option<String>,
+    pub service_account: Option<String>,
+    pub cache: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

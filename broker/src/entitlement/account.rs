@@ -33,7 +33,7 @@ pub struct RoleAccount {
     pub gid: u32,
     /// People who may log in as it. Never gives a pod anything.
     pub can_be_logged_into_by: BTreeSet<Login>,
-    /// Groups of accounts that it is in. Never gives a pod anything.
+    /// Accounts whose groups its pods' files may be of. Gives a pod no credential.
     pub member_of: BTreeSet<Login>,
     /// Namespaces whose pods run as it, which no other account has.
     pub namespaces: BTreeSet<Namespace>,

@@ -11,8 +11,15 @@ use std::sync::Arc;
 use krb_proto::{Namespace, NodeName, VolumeName, reason::Reason};
 
 use super::{
-    Denial, Grant, Login, account::RoleAccount, ask::Ask, hostnames::host_names,
-    load::Entitlements, principals, rules::Rules, tickets,
+    Denial, Grant, Login,
+    account::RoleAccount,
+    ask::Ask,
+    groups::{Groups, may_be_in},
+    hostnames::host_names,
+    load::Entitlements,
+    principals,
+    rules::Rules,
+    tickets,
 };
 use crate::pods::{Pod, RunAsUser};
 
@@ -31,7 +38,13 @@ pub fn decide(
     let ask = ask_of(rules, pod, volume)?;
     let uid = one_user(&pod.run_as_users)?;
     let account = account_of(entitlements, &pod.pod.namespace, uid)?;
-    says_who_it_is(&ask, account)?;
+    let groups = Groups {
+        run_as: &pod.run_as_groups,
+        supplemental: &pod.supplemental_groups,
+        fs_group: pod.fs_group,
+    };
+    may_be_in(entitlements, account, groups)?;
+    says_who_it_is(ask.run_as_user_name.as_ref(), account)?;
     node_has_labels(account, pod)?;
     let hosts = host_names(rules, account, &pod.pod.namespace, Some(&pod.pod.name), &pod.services);
     let principals = principals::granted(rules, account, &hosts, &ask)?;
@@ -156,8 +169,8 @@ pub(crate) fn account_of<'a>(
 }
 
 /// Compares the name that admission wrote with the account's.
-pub(crate) fn says_who_it_is(ask: &Ask, account: &RoleAccount) -> Result<(), Denial> {
-    match &ask.run_as_user_name {
+pub(crate) fn says_who_it_is(said: Option<&Login>, account: &RoleAccount) -> Result<(), Denial> {
+    match said {
         Some(said) if *said != account.login => Err(Denial::new(
             Reason::AccountMismatch,
             format!("runasusername says {said}, and the pod runs as {}", account.login),

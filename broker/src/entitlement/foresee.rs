@@ -12,6 +12,7 @@ use super::{
     account::RoleAccount,
     ask::{Ask, ServiceAsk},
     decide::{account_of, one_user, says_who_it_is},
+    groups::may_be_in,
     hostnames::{Origin, host_names},
     load::Entitlements,
     principals::{host_not_entitled, is_our_realm, may_be_logical, may_have},
@@ -19,25 +20,26 @@ use super::{
     service::HostName,
     tickets,
 };
-use crate::pods::RunAsUser;
+use crate::pods::spec::Template;
 
 /// The account that pods of this namespace would run as, if nothing speaks against the ask.
 ///
 /// # Errors
 /// Every denial that is certain already.
-pub fn foresee<'a>(
+pub(crate) fn foresee<'a>(
     entitlements: &'a Entitlements,
     rules: &Rules,
     namespace: &Namespace,
-    users: &[RunAsUser],
+    pod: &Template,
     ask: &Ask,
 ) -> Result<&'a Arc<RoleAccount>, Vec<Denial>> {
-    let uid = one_user(users).map_err(|denial| vec![denial])?;
+    let uid = one_user(&pod.run_as_users).map_err(|denial| vec![denial])?;
     let account = account_of(entitlements, namespace, uid).map_err(|denial| vec![denial])?;
     let mut denials = Vec::new();
     let mut note = |result: Result<(), Denial>| denials.extend(result.err());
     let known = host_names(rules, account, namespace, None, &[]);
-    note(says_who_it_is(ask, account));
+    note(may_be_in(entitlements, account, pod.groups()));
+    note(says_who_it_is(ask.run_as_user_name.as_ref(), account));
     for host in &ask.logical_hosts {
         note(may_be_logical(account, &known, host));
     }

@@ -12,6 +12,7 @@ pub mod decide;
 pub mod denial;
 mod fields;
 pub mod foresee;
+pub(crate) mod groups;
 pub mod hostnames;
 pub mod load;
 pub mod policy;

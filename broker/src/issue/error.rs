@@ -159,7 +159,7 @@ impl IssueError {
 fn of_node(why: NotServed) -> Reason {
     match why {
         NotServed::Fenced => Reason::Fenced,
-        NotServed::NotAttached => Reason::NotAttached,
+        NotServed::NotAttached | NotServed::Replaced => Reason::NotAttached,
         NotServed::Banned => Reason::Banned,
         NotServed::Braked => Reason::Braked,
         NotServed::ClockFault => Reason::ClockFault,

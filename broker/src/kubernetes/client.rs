@@ -48,10 +48,8 @@ pub enum ConnectError {
 pub async fn connect(settings: &Settings) -> Result<Client, ConnectError> {
     let mut config = match &settings.kubeconfig {
         Some(path) => {
-            let failed = |source| ConnectError::Kubeconfig {
-                path: path.clone(),
-                source: Box::new(source),
-            };
+            let failed =
+                |source| ConnectError::Kubeconfig { path: path.clone(), source: Box::new(source) };
             let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
             let options = KubeConfigOptions::default();
             Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(failed)?

@@ -74,6 +74,19 @@ impl Ledger {
         self.sessions.get(node).is_some_and(|session| *generation < session.generation)
     }
 
+    /// Whether a request that comes from the Node object of this uid is for the node's session: it
+    /// is where either's uid is not known.
+    ///
+    /// # Errors
+    /// When the session is another Node object's.
+    pub fn check_node_uid(&self, node: &NodeName, uid: Option<&str>) -> Result<(), NotServed> {
+        let known = self.sessions.get(node).and_then(|session| session.node_uid.as_deref());
+        match known.zip(uid) {
+            Some((known, uid)) if known != uid => Err(NotServed::Replaced),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether a request of the node with this generation is to be served.
     ///
     /// # Errors
@@ -87,6 +100,7 @@ impl Ledger {
         match session {
             None => Err(NotServed::NotAttached),
             Some(session) if session.generation != generation => Err(NotServed::Fenced),
+            Some(session) if session.replaced => Err(NotServed::Replaced),
             Some(session) if session.braked => Err(NotServed::Braked),
             Some(session)
                 if session.state == SessionState::Attached && session.stream.is_some() =>
@@ -238,6 +252,9 @@ pub enum NotServed {
     /// An operator has banned it, or its key.
     #[error("the node is banned; an operator must unban it")]
     Banned,
+    /// Another Node object has its name now.
+    #[error("the node was deleted and made anew; what it held is revoked first")]
+    Replaced,
     /// It is taken for dead, and the brake holds that.
     #[error("the node is silent, and the brake holds what follows")]
     Braked,

@@ -81,7 +81,13 @@ impl World {
 
     fn attach(&mut self, n: u8, generation: Option<Generation>) -> Attach {
         self.streams += 1;
-        let hello = Hello { boot_id: "boot".into(), instance: "one".into(), generation, key: None };
+        let hello = Hello {
+            boot_id: "boot".into(),
+            instance: "one".into(),
+            generation,
+            key: None,
+            node_uid: None,
+        };
         self.ledger.attach(&node(n), &hello, StreamId(self.streams), self.clock.now())
     }
 

@@ -34,6 +34,10 @@ pub struct Pod {
     pub not_eligible: Option<&'static str>,
     /// The effective runAsUser of every container, init and ephemeral too; `None`: unset.
     pub run_as_users: Vec<RunAsUser>,
+    /// The effective runAsGroup of every container that has one, init and ephemeral too.
+    pub run_as_groups: Vec<RunAsGroup>,
+    /// The pod's `securityContext.supplementalGroups`.
+    pub supplemental_groups: Vec<u32>,
     /// The pod's `securityContext.fsGroup`.
     pub fs_group: Option<u32>,
     /// The flexVolume and CSI volumes of its spec.
@@ -52,6 +56,16 @@ pub struct RunAsUser {
     pub container: String,
     /// Its own `runAsUser`, or the pod's, or none.
     pub uid: Option<u32>,
+}
+
+/// The group that a container runs as. A number that is no gid is read as 4294967295, here and
+/// in the pod's other groups: no account has it, so that it is never taken for unset.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RunAsGroup {
+    /// The container's name.
+    pub container: String,
+    /// Its own `runAsGroup`, or the pod's.
+    pub gid: u32,
 }
 
 /// A volume of a pod's spec: who mounts it, and what its immutable options ask for.

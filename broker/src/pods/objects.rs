@@ -10,7 +10,7 @@ use krb_proto::{Namespace, NodeName, PodRef, PodUid};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{CredentialVolume, RunAsUser, spec};
+use super::{CredentialVolume, RunAsGroup, RunAsUser, spec};
 
 /// An object that the source understands.
 #[derive(Clone, Debug)]
@@ -44,6 +44,10 @@ pub struct PodObject {
     pub not_eligible: Option<&'static str>,
     /// What its containers run as.
     pub run_as_users: Vec<RunAsUser>,
+    /// The groups of those containers that set one.
+    pub run_as_groups: Vec<RunAsGroup>,
+    /// Its supplementalGroups.
+    pub supplemental_groups: Vec<u32>,
     /// Its fsGroup.
     pub fs_group: Option<u32>,
     /// Its flexVolume and CSI volumes.

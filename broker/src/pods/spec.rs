@@ -8,9 +8,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    CredentialVolume, RunAsUser,
+    CredentialVolume, RunAsGroup, RunAsUser,
     objects::{Meta, PodObject, meta},
 };
+use crate::entitlement::groups::Groups;
 
 /// Set by kubelet on the API's copy of a pod that it was given by other means.
 const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -34,6 +35,8 @@ struct Spec {
 #[serde(rename_all = "camelCase", default)]
 struct Security {
     run_as_user: Option<i64>,
+    run_as_group: Option<i64>,
+    supplemental_groups: Option<Vec<i64>>,
     fs_group: Option<i64>,
 }
 
@@ -90,8 +93,10 @@ pub fn pod(cluster: &Arc<str>, value: &Value) -> Result<PodObject, String> {
         ended: matches!(phase, "Succeeded" | "Failed"),
         deletion: deletion.ok().flatten().map(Into::into),
         not_eligible: not_eligible(&meta, &spec),
-        fs_group: spec.security_context.as_ref().and_then(|s| id(s.fs_group)),
         run_as_users: run_as_users(&spec),
+        run_as_groups: run_as_groups(&spec),
+        supplemental_groups: supplemental_groups(&spec),
+        fs_group: fs_group(&spec),
         volumes: spec.volumes.unwrap_or_default().into_iter().filter_map(volume).collect(),
         labels: meta.labels.unwrap_or_default(),
     })
@@ -122,12 +127,31 @@ fn comes_from_a_node(meta: &Meta) -> Option<&'static str> {
 }
 
 /// What is read of a pod, or of a template of pods, that does not exist yet.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Template {
     /// What its containers will run as.
     pub run_as_users: Vec<RunAsUser>,
+    /// The groups of those containers that set one.
+    pub run_as_groups: Vec<RunAsGroup>,
+    /// Its supplementalGroups.
+    pub supplemental_groups: Vec<u32>,
+    /// Its fsGroup.
+    pub fs_group: Option<u32>,
+    /// Its flexVolume and CSI volumes.
+    pub volumes: Vec<CredentialVolume>,
     /// Why it may never have anything.
     pub not_eligible: Option<&'static str>,
+}
+
+impl Template {
+    /// The groups that it sets.
+    pub fn groups(&self) -> Groups<'_> {
+        Groups {
+            run_as: &self.run_as_groups,
+            supplemental: &self.supplemental_groups,
+            fs_group: self.fs_group,
+        }
+    }
 }
 
 /// Reads a pod or a template of pods: a value with `metadata` and `spec`.
@@ -140,25 +164,68 @@ pub(crate) fn template(value: &Value) -> Result<Template, String> {
         _ => meta(value)?,
     };
     let spec = Spec::deserialize(&value["spec"]).map_err(|error| format!("spec: {error}"))?;
-    let not_eligible = comes_from_a_node(&meta);
-    let run_as_users = run_as_users(&spec);
-    Ok(Template { run_as_users, not_eligible })
+    Ok(Template {
+        run_as_users: run_as_users(&spec),
+        run_as_groups: run_as_groups(&spec),
+        supplemental_groups: supplemental_groups(&spec),
+        fs_group: fs_group(&spec),
+        not_eligible: comes_from_a_node(&meta),
+        volumes: spec.volumes.unwrap_or_default().into_iter().filter_map(volume).collect(),
+    })
+}
+
+/// Reads a list of containers alone, without the pod that they are of.
+///
+/// # Errors
+/// What can't be read.
+pub(crate) fn containers(list: &Value) -> Result<Template, String> {
+    let containers = Option::<Vec<Container>>::deserialize(list);
+    let containers = containers.map_err(|error| format!("containers: {error}"))?;
+    let spec = Spec { containers: containers.unwrap_or_default(), ..Spec::default() };
+    Ok(Template {
+        run_as_users: run_as_users(&spec),
+        run_as_groups: run_as_groups(&spec),
+        ..Template::default()
+    })
 }
 
 fn run_as_users(spec: &Spec) -> Vec<RunAsUser> {
     let uid = |security: &Option<Security>| security.as_ref().and_then(|s| s.run_as_user);
     let of_pod = uid(&spec.security_context);
+    let user = |container: &Container| RunAsUser {
+        container: container.name.clone(),
+        uid: id(uid(&container.security_context).or(of_pod)),
+    };
+    all_containers(spec).map(user).collect()
+}
+
+fn run_as_groups(spec: &Spec) -> Vec<RunAsGroup> {
+    let gid = |security: &Option<Security>| security.as_ref().and_then(|s| s.run_as_group);
+    let of_pod = gid(&spec.security_context);
+    let run_as_group = |container: &Container| {
+        let number = gid(&container.security_context).or(of_pod)?;
+        Some(RunAsGroup { container: container.name.clone(), gid: group(number) })
+    };
+    all_containers(spec).filter_map(run_as_group).collect()
+}
+
+fn supplemental_groups(spec: &Spec) -> Vec<u32> {
+    let groups = spec.security_context.as_ref().and_then(|s| s.supplemental_groups.as_ref());
+    groups.into_iter().flatten().copied().map(group).collect()
+}
+
+fn fs_group(spec: &Spec) -> Option<u32> {
+    spec.security_context.as_ref().and_then(|s| s.fs_group).map(group)
+}
+
+fn all_containers(spec: &Spec) -> impl Iterator<Item = &Container> {
     let init = spec.init_containers.iter().flatten();
-    let ephemeral = spec.ephemeral_containers.iter().flatten();
-    spec.containers
-        .iter()
-        .chain(init)
-        .chain(ephemeral)
-        .map(|container| RunAsUser {
-            container: container.name.clone(),
-            uid: id(uid(&container.security_context).or(of_pod)),
-        })
-        .collect()
+    spec.containers.iter().chain(init).chain(spec.ephemeral_containers.iter().flatten())
+}
+
+/// A number that is no gid becomes one that no account has, and not "unset".
+fn group(number: i64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 fn id(number: Option<i64>) -> Option<u32> {

@@ -129,6 +129,8 @@ impl World {
             finished,
             not_eligible: pod.not_eligible,
             run_as_users: pod.run_as_users.clone(),
+            run_as_groups: pod.run_as_groups.clone(),
+            supplemental_groups: pod.supplemental_groups.clone(),
             fs_group: pod.fs_group,
             volumes: pod.volumes.clone(),
             services: self.services_of(pod),

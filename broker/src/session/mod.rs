@@ -103,6 +103,10 @@ pub struct Session {
     pub changes: VecDeque<Boottime>,
     /// The key that it last attached with.
     pub key: Option<KeyHash>,
+    /// The uid of the Node object that it is the session of, once one was seen.
+    pub node_uid: Option<String>,
+    /// An agent of another Node object of this name came: this one's machine is gone.
+    pub replaced: bool,
     /// When it was last lost; kept when it returns.
     pub last_loss: Option<LastLoss>,
     /// What an operator should look at now.
@@ -129,7 +133,7 @@ pub struct Rules {
 pub enum Cause {
     /// Its time was up, and no witness spoke against it.
     Silence,
-    /// Its Node object was deleted while it was silent.
+    /// Its Node object was deleted while it was silent, or another has its name now.
     NodeDeleted,
     /// It was not heard of for the whole `lease_ttl`.
     LeaseTtl,
@@ -212,8 +216,9 @@ pub enum Verdict {
     Lost(Cause),
 }
 
-/// The SHA-256 of a certificate's public key (SubjectPublicKeyInfo, RFC 5280 4.1.2.7): the same
-/// for each certificate that is made for the key.
+/// What a ban tells an agent by, whatever name it comes under: the SHA-256 of its certificate's
+/// public key (SubjectPublicKeyInfo, RFC 5280 4.1.2.7), the same for each certificate that is
+/// made for the key; or, where it proves itself by a token, of its own pod's uid.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct KeyHash(pub [u8; 32]);
 
@@ -241,6 +246,8 @@ impl Session {
             stream: None,
             changes: VecDeque::new(),
             key: None,
+            node_uid: None,
+            replaced: false,
             last_loss: None,
             alerts: BTreeSet::new(),
             braked: false,
@@ -252,10 +259,14 @@ impl Session {
     pub fn judge(&self, now: Now, witness: Witness, rules: &Rules) -> Verdict {
         let times = &rules.times;
         let silent_for = now.boot.since(self.last_heard);
+        let over = silent_for >= times.lease_ttl || now.wall >= self.max_until(times);
+        if self.replaced && !over {
+            return Verdict::Lost(Cause::NodeDeleted);
+        }
         if silent_for < times.silent_after {
             return Verdict::Attached;
         }
-        if silent_for >= times.lease_ttl || now.wall >= self.max_until(times) {
+        if over {
             return Verdict::Lost(Cause::LeaseTtl);
         }
         if witness == Witness::NodeGone {
@@ -276,7 +287,7 @@ impl Session {
     /// # Errors
     /// When the stream is not the one that counts, or the session has ended.
     pub fn heard(&mut self, stream: StreamId, now: Now) -> Result<bool, StaleStream> {
-        if self.stream != Some(stream) || !self.is_there() {
+        if self.stream != Some(stream) || !self.is_there() || self.replaced {
             return Err(StaleStream);
         }
         self.last_heard = now.boot;
@@ -349,6 +360,7 @@ impl Session {
     fn end_as(&mut self, state: SessionState) {
         self.state = state;
         self.stream = None;
+        self.replaced = false;
         self.is_back();
     }
 }

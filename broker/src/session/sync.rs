@@ -25,6 +25,7 @@ use crate::{
     ledger::{Acknowledged, book::Book},
     material::{self, Pusher},
     store::committer::CommitError,
+    tokens::NodeTokens,
 };
 
 /// The most leases that one inventory may name: a node does not run more pods.
@@ -56,6 +57,35 @@ pub struct Syncing {
     pub acknowledgements: Arc<NodePace>,
 }
 
+/// How the caller of a stream proved to be the node's agent.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Proof {
+    /// Its key.
+    pub key: Option<KeyHash>,
+    /// The uid of its Node object, where that is known.
+    pub node_uid: Option<String>,
+}
+
+/// Until when a stream is served that was opened with some proof.
+#[derive(Clone)]
+pub struct Until {
+    /// When the certificate or token ends.
+    pub not_after: SystemTime,
+    /// Who reviews tokens, where it was one: while nobody can be asked, no newer one can be had
+    /// either, and the stream goes on.
+    pub tokens: Option<Arc<dyn NodeTokens>>,
+}
+
+impl Until {
+    async fn is_over(&self, now: SystemTime) -> bool {
+        self.not_after < now
+            && match &self.tokens {
+                Some(tokens) => tokens.answers().await,
+                None => true,
+            }
+    }
+}
+
 /// How an attach ended.
 pub enum Attached {
     /// The stream is the node's; what goes out comes out of the receiver.
@@ -64,6 +94,8 @@ pub enum Attached {
     Fenced(Generation),
     /// Too many agents under one name.
     Wait,
+    /// Another Node object had the name, and its session is about to be lost.
+    Replaces,
     /// It attaches too often; again after this.
     TooOften(Duration),
     /// The agent wipes, and comes again rarely.
@@ -79,7 +111,7 @@ impl Syncing {
     pub async fn attach(
         &self,
         node: &NodeName,
-        key: Option<KeyHash>,
+        by: &Proof,
         hello: &v1::Hello,
     ) -> Result<Attached, CommitError> {
         if let Err(wait) = self.attaches.take(node, self.book.now()) {
@@ -92,7 +124,8 @@ impl Syncing {
             boot_id: krb_proto::text::shown(&hello.boot_id),
             instance: krb_proto::text::shown(&hello.instance),
             generation: hello.generation.map(Generation),
-            key,
+            key: by.key,
+            node_uid: by.node_uid.clone(),
         };
         let answer = self.answer(node, &said, stream).await?;
         if let Some(line) = refusal(node, &said, answer) {
@@ -107,6 +140,7 @@ impl Syncing {
             }
             Attach::Fenced { generation } => Attached::Fenced(generation),
             Attach::Wait { .. } => Attached::Wait,
+            Attach::Replaces { .. } => Attached::Replaces,
             Attach::Banned => {
                 tracing::warn!(%node, "a banned node tried to attach");
                 let of = |session: &super::Session| session.generation;
@@ -219,14 +253,14 @@ impl Syncing {
         })
     }
 
-    /// Serves a stream that is attached, until it ends, the agent's certificate does
-    /// (`not_after`), or the broker stops.
+    /// Serves a stream that is attached, until it ends, what proved the agent does (`until`), or
+    /// the broker stops.
     pub async fn serve(
         &self,
         node: &NodeName,
         stream: StreamId,
         mut said: impl Stream<Item = Result<v1::SyncRequest, tonic::Status>> + Unpin,
-        not_after: SystemTime,
+        until: Until,
         stop: &CancellationToken,
     ) {
         // An agent that says nothing for as long as makes its node silent is gone: whatever
@@ -235,8 +269,8 @@ impl Syncing {
             stop.run_until_cancelled(tokio::time::timeout(self.silence(), said.next())).await
         {
             let current = self.book.read(|ledger| ledger.is_current_stream(node, stream));
-            let expired = not_after < self.book.now().wall;
-            if !current || expired || !self.hear(node, stream, message).await {
+            let over = until.is_over(self.book.now().wall).await;
+            if !current || over || !self.hear(node, stream, message).await {
                 break;
             }
         }
@@ -365,7 +399,15 @@ fn attach_line(node: &NodeName, said: &Hello, answer: Attach) -> Option<Record> 
             let alert = Record::new(Event::SessionAlert, Actor::Broker).node(node);
             Some(alert.detail(&Alert::ManyAgents.to_string()))
         }
-        Attach::Wait { first: false } | Attach::Fenced { .. } | Attach::Banned => None,
+        Attach::Replaces { first: true } => {
+            let alert = Record::new(Event::SessionAlert, Actor::Broker).node(node);
+            let uid = said.node_uid.as_deref().unwrap_or_default();
+            Some(alert.detail(&format!("another Node object has its name now: {uid}")))
+        }
+        Attach::Wait { first: false }
+        | Attach::Replaces { first: false }
+        | Attach::Fenced { .. }
+        | Attach::Banned => None,
     }
 }
 
@@ -379,7 +421,7 @@ fn refusal(node: &NodeName, said: &Hello, answer: Attach) -> Option<Record> {
         Attach::Welcome { .. } => None,
         Attach::Fenced { generation } => Some(of(Event::SessionFenced).generation(generation)),
         Attach::Banned => Some(of(Event::SessionRefused).reason(Reason::Banned)),
-        Attach::Wait { .. } => Some(of(Event::SessionRefused)),
+        Attach::Wait { .. } | Attach::Replaces { .. } => Some(of(Event::SessionRefused)),
     }
 }
 

@@ -31,6 +31,11 @@ pub enum Witness {
 pub trait Witnesses: Send + Sync {
     /// What the source says of the node at `now`. Does not block: it answers from what was read.
     fn of(&self, node: &NodeName, now: Now) -> Witness;
+
+    /// The uid of the Node object that has the name now, where the source knows it. Does not block.
+    fn node_uid(&self, _: &NodeName) -> Option<String> {
+        None
+    }
 }
 
 /// Where there is no second source.

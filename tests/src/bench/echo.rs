@@ -62,7 +62,8 @@ impl NodeService for Empty {
 pub async fn serve(settings: Settings) -> Result<(), Failure> {
     let file = |name: &str| settings.pki.join(name);
     let roots = RoleRoots {
-        node: file("node-ca.crt"),
+        node: Some(file("node-ca.crt")),
+        node_tokens: false,
         operator: file("operator-ca.crt"),
         viewer: None,
         viewer_namespaces: std::collections::BTreeMap::new(),

@@ -56,9 +56,32 @@ impl Parts {
 
     /// Installs the Debian packages that the scripts use.
     pub(super) fn bring_packages(&self) -> Result<(), ClusterError> {
-        let script = repository().join("tests/packages-cluster.sh");
-        Run::new("bash").arg(script).limit(BRING).run().map(drop)
+        bring_packages()
     }
+}
+
+/// The folder with the API server's binary, and the packages that go with it. The scripts are not
+/// needed where the binary is there already.
+///
+/// # Errors
+/// When an archive or a package is there but can't be brought.
+pub(crate) fn api_server() -> Result<Result<PathBuf, String>, ClusterError> {
+    let binaries = folder("K8S_BIN", "target/k8s");
+    let binaries = if binaries.join("kube-apiserver").is_file() {
+        binaries
+    } else {
+        match Parts::find()? {
+            Found::All(parts) => parts.binaries,
+            Found::Nothing(why) => return Ok(Err(why)),
+        }
+    };
+    bring_packages()?;
+    Ok(Ok(binaries))
+}
+
+fn bring_packages() -> Result<(), ClusterError> {
+    let script = repository().join("tests/packages-cluster.sh");
+    Run::new("bash").arg(script).limit(BRING).run().map(drop)
 }
 
 /// The folder that a variable names, or the default; both relative to the repository.

@@ -21,13 +21,13 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// A running daemon. Dropping it kills it.
 #[derive(Debug)]
-pub(super) struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
 }
 
 impl Daemon {
     /// Starts `command` and waits until it listens at `address` (TCP).
-    pub(super) fn start(command: Command, address: SocketAddr) -> Result<Self, RealmError> {
+    pub(crate) fn start(command: Command, address: SocketAddr) -> Result<Self, RealmError> {
         let name = command.get_program().to_string_lossy().into_owned();
         let failed = |detail: String| RealmError::new(format!("starting {name}"), detail);
         let child = spawn(with_death_signal(&command)).map_err(failed)?;
@@ -46,12 +46,12 @@ impl Daemon {
     }
 
     /// Its process id.
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Ends it: with SIGTERM, and with SIGKILL when that takes more than 2 s.
-    pub(super) fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         self.signal(Signal::CONT);
         self.signal(Signal::TERM);
         for _ in 0..400 {
@@ -63,7 +63,7 @@ impl Daemon {
     }
 
     /// Sends it a signal.
-    pub(super) fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
             // it is our child and not yet waited for: the pid is its own
             let _ = kill_process(pid, signal);

@@ -149,6 +149,7 @@ pub fn hear(sim: &Sim, node: &NodeName, message: ToBroker) {
                 instance: instance.to_string(),
                 generation,
                 key: None,
+                node_uid: None,
             };
             let task = sim.clone();
             sim.spawn(async move { attach(&task, &node, conn, said, inventory).await });
@@ -219,7 +220,7 @@ async fn attach(
         Attach::Fenced { .. } => {
             return sim.with(|world| world.tell(node, ToAgent::Fenced { conn }));
         }
-        Attach::Wait { .. } | Attach::Banned => {
+        Attach::Wait { .. } | Attach::Replaces { .. } | Attach::Banned => {
             return sim.with(|world| world.tell(node, ToAgent::Wait { conn }));
         }
     };

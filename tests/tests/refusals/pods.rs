@@ -69,7 +69,7 @@ const OTHER: &str = "99999999-0000-4000-8000-000000000000";
 #[tokio::test(flavor = "multi_thread")]
 async fn all_containers_run_as_the_namespaces_account_or_nothing_is_given() -> Story {
     let world = world()?;
-    let rows: [(&str, Change, &str); 10] = [
+    let rows: [(&str, Change, &str); 14] = [
         ("unset", |pod| remove(&mut pod["spec"]["securityContext"], "runAsUser"), "RUN_AS_USER"),
         ("root", |pod| user(&mut pod["spec"], 0), "RUN_AS_USER"),
         ("negative", |pod| user(&mut pod["spec"], -1), "RUN_AS_USER"),
@@ -80,6 +80,14 @@ async fn all_containers_run_as_the_namespaces_account_or_nothing_is_given() -> S
         ("one is root", |pod| beside(pod, "containers", 0), "RUN_AS_USER"),
         ("an init differs", |pod| beside(pod, "initContainers", 61_300), "RUN_AS_USER"),
         ("an ephemeral differs", |pod| beside(pod, "ephemeralContainers", 61_300), "RUN_AS_USER"),
+        ("roots group", |pod| security(pod, "runAsGroup", json!(0)), "RUN_AS_GROUP"),
+        ("roots files", |pod| security(pod, "fsGroup", json!(0)), "RUN_AS_GROUP"),
+        (
+            "roots other group",
+            |pod| security(pod, "supplementalGroups", json!([0])),
+            "RUN_AS_GROUP",
+        ),
+        ("anothers files", |pod| security(pod, "fsGroup", json!(TSBAR.uid + 1)), "RUN_AS_GROUP"),
     ];
     let mut table = Table::default();
     for (row, change, reason) in rows {
@@ -162,6 +170,10 @@ fn deleted(pod: &mut Value, at: &str) {
 
 fn user(of: &mut Value, uid: i64) {
     of["securityContext"]["runAsUser"] = uid.into();
+}
+
+fn security(pod: &mut Value, field: &str, value: Value) {
+    pod["spec"]["securityContext"][field] = value;
 }
 
 /// One more container, of a user of its own.

@@ -7,7 +7,7 @@ use crate::{
         AccountMode, Denial, Grant, Sharing, decide::decide, denial::POD_UNKNOWN,
         service::is_reserved,
     },
-    pods::Pod,
+    pods::{Pod, RunAsGroup},
 };
 
 /// The decision on `pod`, by entitlements with these lines more.
@@ -47,7 +47,8 @@ fn a_pod_gets_its_services_on_its_host_names_and_the_ticket_of_its_account() {
     assert_eq!((grant.account.as_str(), grant.uid, grant.gid), ("tsfoo", 1234, 1111));
     assert_eq!(grant.keytab_gid, Some(1111));
     asking.fs_group = Some(1112);
-    assert_eq!(decided("", &asking).unwrap().keytab_gid, None, "another group never reads it");
+    let grant = decided("member_of: [tsbar]\n", &asking).unwrap();
+    assert_eq!(grant.keytab_gid, None, "another group never reads it");
 }
 
 #[test]
@@ -66,7 +67,7 @@ fn each_rule_denies_on_its_own_and_in_order() {
     type Change = fn(&mut Pod);
     let good = [("services", "HTTP"), ("runasusername", "tsfoo")];
     assert!(decided("", &pod(&good)).is_ok());
-    let cases: [(Reason, Change); 15] = [
+    let cases: [(Reason, Change); 16] = [
         (Reason::PodFinished, |pod| pod.finished = true),
         (Reason::PodNotEligible, |pod| pod.not_eligible = Some("it is a mirror pod")),
         (Reason::VolumeUnknown, |pod| pod.volumes.clear()),
@@ -82,6 +83,7 @@ fn each_rule_denies_on_its_own_and_in_order() {
         (Reason::RunAsUser, |pod| pod.run_as_users = vec![run_as("web", Some(0))]),
         (Reason::NamespaceNotEntitled, |pod| pod.pod.namespace = "tsbar".parse().unwrap()),
         (Reason::AccountMismatch, |pod| pod.run_as_users = vec![run_as("web", Some(7))]),
+        (Reason::RunAsGroup, |pod| pod.fs_group = Some(0)),
     ];
     let mut all = pod(&good);
     for (reason, change) in cases.iter().rev() {
@@ -98,6 +100,50 @@ fn each_rule_denies_on_its_own_and_in_order() {
 
 fn set(pod: &mut Pod, key: &str, value: &str) -> Option<String> {
     pod.volumes[0].options.insert(key.to_owned(), value.to_owned())
+}
+
+#[test]
+fn containers_run_with_the_accounts_group_and_files_may_be_of_its_memberships() {
+    type Change = fn(&mut Pod);
+    let group = |gid| RunAsGroup { container: "web".to_owned(), gid };
+    let member = "member_of: [tsbar, nobody]\n";
+    let own: [Change; 4] = [
+        |_| (),
+        |pod| pod.fs_group = Some(1111),
+        |pod| pod.supplemental_groups = vec![1111],
+        |pod| pod.run_as_groups = vec![RunAsGroup { container: "web".to_owned(), gid: 1111 }],
+    ];
+    let of_tsbar: [Change; 2] =
+        [|pod| pod.fs_group = Some(1112), |pod| pod.supplemental_groups = vec![1111, 1112]];
+    let never: [Change; 4] = [
+        |pod| pod.fs_group = Some(0),
+        |pod| pod.fs_group = Some(u32::MAX),
+        |pod| pod.supplemental_groups = vec![1111, 0],
+        |pod| pod.supplemental_groups = vec![5],
+    ];
+    let denied = |more: &str, change: Change| {
+        let mut asking = pod(&[("services", "HTTP")]);
+        change(&mut asking);
+        decided(more, &asking).err().map(|denial| denial.reason)
+    };
+    for change in own {
+        assert_eq!(denied("", change), None);
+        assert_eq!(denied(member, change), None);
+    }
+    for change in of_tsbar {
+        assert_eq!(denied("", change), Some(Reason::RunAsGroup));
+        assert_eq!(denied(member, change), None);
+    }
+    for change in never {
+        assert_eq!(denied(member, change), Some(Reason::RunAsGroup));
+    }
+    for gid in [0, 1112, u32::MAX] {
+        let mut asking = pod(&[("services", "HTTP")]);
+        asking.run_as_groups = vec![group(1111), group(gid)];
+        let denial = decided(member, &asking).unwrap_err();
+        assert_eq!(denial.reason, Reason::RunAsGroup, "no membership lets {gid} be run as");
+        assert!(denial.message.contains("web sets runAsGroup"), "{denial}");
+    }
 }
 
 #[test]

@@ -3,16 +3,22 @@ use std::collections::BTreeMap;
 use krb_proto::reason::Reason;
 
 use super::{entitlements, rules, run_as};
-use crate::entitlement::{ask::Ask, foresee::foresee};
+use crate::{
+    entitlement::{ask::Ask, foresee::foresee},
+    pods::spec::Template,
+};
 
 fn reasons(uid: Option<u32>, options: &[(&str, &str)]) -> Vec<Reason> {
+    foreseen(Template { run_as_users: vec![run_as("web", uid)], ..Template::default() }, options)
+}
+
+fn foreseen(pod: Template, options: &[(&str, &str)]) -> Vec<Reason> {
     let options: BTreeMap<String, String> =
         options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     let ask = Ask::from_options(&options).unwrap();
     let namespace = "tsfoo".parse().unwrap();
-    let users = [run_as("web", uid)];
     let entitlements = entitlements("instances: [service, pod]\n");
-    let foreseen = foresee(&entitlements, &rules(), &namespace, &users, &ask);
+    let foreseen = foresee(&entitlements, &rules(), &namespace, &pod, &ask);
     foreseen.err().into_iter().flatten().map(|denial| denial.reason).collect()
 }
 
@@ -53,4 +59,15 @@ fn every_certain_denial_is_named_at_once() {
     );
     assert_eq!(reasons(None, &[("services", "HTTP")]), [RunAsUser]);
     assert_eq!(reasons(Some(5), &[("services", "HTTP")]), [AccountMismatch]);
+}
+
+#[test]
+fn a_group_that_is_not_the_accounts_is_named_beside_the_rest() {
+    let template =
+        Template { run_as_users: vec![run_as("web", Some(1234))], ..Template::default() };
+    let denied =
+        foreseen(Template { fs_group: Some(1112), ..template.clone() }, &[("services", "ftp")]);
+    assert_eq!(denied, [Reason::RunAsGroup, Reason::ServiceNotEntitled]);
+    let own = Template { fs_group: Some(1111), supplemental_groups: vec![1111], ..template };
+    assert_eq!(foreseen(own, &[("services", "HTTP")]), []);
 }

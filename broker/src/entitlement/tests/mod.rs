@@ -62,6 +62,8 @@ pub(crate) fn pod(options: &[(&str, &str)]) -> Pod {
         finished: false,
         not_eligible: None,
         run_as_users: vec![run_as("init", Some(1234)), run_as("web", Some(1234))],
+        run_as_groups: Vec::new(),
+        supplemental_groups: Vec::new(),
         fs_group: None,
         volumes: vec![CredentialVolume {
             name: "creds".parse().unwrap(),

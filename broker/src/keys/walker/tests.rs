@@ -66,8 +66,13 @@ impl World {
     /// A node attaches, and a pod on it is granted the service.
     fn admit(&self) -> LeaseId {
         let node: krb_proto::NodeName = "node-a".parse().unwrap();
-        let hello =
-            Hello { boot_id: "b".into(), instance: "i".into(), generation: None, key: None };
+        let hello = Hello {
+            boot_id: "b".into(),
+            instance: "i".into(),
+            generation: None,
+            key: None,
+            node_uid: None,
+        };
         let grant = Grant {
             account: "tsfoo".parse().unwrap(),
             uid: 1,

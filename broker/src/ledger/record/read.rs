@@ -274,6 +274,8 @@ fn session(name: &[u8], value: &[u8], now: Now) -> Read<Session> {
         stream: None,
         changes: VecDeque::new(),
         key: if stored.key.is_empty() { None } else { Some(key_hash(&stored.key)?) },
+        node_uid: Some(stored.node_uid.clone()).filter(|uid| !uid.is_empty()),
+        replaced: false,
         last_loss: stored.lost_at.map(|at| last_loss(at, &stored)).transpose()?,
         alerts: BTreeSet::new(),
         braked: false,

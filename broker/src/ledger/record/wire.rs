@@ -89,9 +89,12 @@ pub struct Session {
     /// The operator whose act it was, where it was one's.
     #[prost(string, tag = "7")]
     pub lost_by: String,
-    /// The SHA-256 of the public key that it last attached with.
+    /// The hash of the key that it last attached with: see `session::KeyHash`.
     #[prost(bytes = "vec", tag = "8")]
     pub key: Vec<u8>,
+    /// Of the Node object; empty: not known.
+    #[prost(string, tag = "9")]
+    pub node_uid: String,
 }
 
 #[derive(Clone, PartialEq, Message)]

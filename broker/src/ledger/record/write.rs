@@ -78,6 +78,7 @@ fn of_session(session: &Session) -> wire::Session {
         lost_cause,
         lost_by,
         key: session.key.map(|key| key.0.to_vec()).unwrap_or_default(),
+        node_uid: session.node_uid.clone().unwrap_or_default(),
     }
 }
 

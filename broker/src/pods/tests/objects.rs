@@ -23,10 +23,10 @@ fn every_container_counts_with_its_own_user_or_the_pods() {
   - name: init
   ephemeralContainers:
   - name: debug
-    securityContext: {runAsUser: 0}
+    securityContext: {runAsUser: 0, runAsGroup: 0}
   - name: odd
-    securityContext: {runAsUser: -1}
-  securityContext: {runAsUser: 7, fsGroup: 1111}";
+    securityContext: {runAsUser: -1, runAsGroup: -1}
+  securityContext: {runAsUser: 7, runAsGroup: 8, supplementalGroups: [9, 4294967296], fsGroup: -1}";
     let pod = pod(&pod_text("web-0", "uid-0", spec));
     let users: Vec<_> = pod.run_as_users.iter().map(|u| (u.container.as_str(), u.uid)).collect();
     assert_eq!(
@@ -34,7 +34,14 @@ fn every_container_counts_with_its_own_user_or_the_pods() {
         [("web", Some(1234)), ("init", Some(7)), ("debug", Some(0)), ("odd", None)],
         "a container's own user goes before the pod's, and one that is no uid is none"
     );
-    assert_eq!(pod.fs_group, Some(1111));
+    let groups: Vec<_> = pod.run_as_groups.iter().map(|g| (g.container.as_str(), g.gid)).collect();
+    assert_eq!(
+        groups,
+        [("web", 8), ("init", 8), ("debug", 0), ("odd", u32::MAX)],
+        "what is no gid is nobody's and never unset"
+    );
+    assert_eq!(pod.supplemental_groups, [9, u32::MAX]);
+    assert_eq!(pod.fs_group, Some(u32::MAX));
 }
 
 #[test]

@@ -90,7 +90,7 @@ fn item(lease: LeaseId, digest: &[u8]) -> v1::InventoryItem {
 
 impl World {
     async fn attach(&self, hello: &v1::Hello) -> Attached {
-        self.syncing.attach(&node(), None, hello).await.unwrap()
+        self.syncing.attach(&node(), &Proof::default(), hello).await.unwrap()
     }
 
     /// Attaches, and tells what comes out of the stream behind the Welcome.

@@ -110,8 +110,13 @@ fn world(nodes: u8) -> World {
 
 impl World {
     fn attach(&self, n: u8) {
-        let hello =
-            Hello { boot_id: "b".into(), instance: "i".into(), generation: None, key: None };
+        let hello = Hello {
+            boot_id: "b".into(),
+            instance: "i".into(),
+            generation: None,
+            key: None,
+            node_uid: None,
+        };
         self.watch.book.note(|ledger, now| {
             ledger.attach(&node(n), &hello, StreamId(n.into()), now);
             let pod = krb_proto::PodRef {

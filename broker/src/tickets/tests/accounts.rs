@@ -35,7 +35,13 @@ fn lease(world: &World) -> LeaseId {
         uid: "uid-0".parse().unwrap(),
     };
     let holder = Holder { node: node.clone(), pod, volume: "v".parse().unwrap() };
-    let hello = Hello { boot_id: "b".into(), instance: "i".into(), generation: None, key: None };
+    let hello = Hello {
+        boot_id: "b".into(),
+        instance: "i".into(),
+        generation: None,
+        key: None,
+        node_uid: None,
+    };
     let id = LeaseId::from_random([1; 16]);
     world.book.note(|ledger, now| {
         ledger.attach(&node, &hello, StreamId(1), now);

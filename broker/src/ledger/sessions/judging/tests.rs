@@ -70,7 +70,7 @@ fn grant() -> Grant {
 }
 
 fn hello(generation: Option<Generation>) -> Hello {
-    Hello { boot_id: "boot".into(), instance: "one".into(), generation, key: None }
+    Hello { boot_id: "boot".into(), instance: "one".into(), generation, key: None, node_uid: None }
 }
 
 impl Cluster {
@@ -373,4 +373,55 @@ fn a_ban_is_by_name_and_by_key_and_ends_only_by_an_operator() {
     assert!(cluster.ledger.unban(&node(1)).is_some());
     assert!(matches!(attach(&mut cluster, 1, stolen), Attach::Welcome { .. }));
     assert_eq!(cluster.ledger.unban(&node(1)), None);
+}
+
+fn of_another_object(n: u8) -> Hello {
+    Hello { node_uid: Some(format!("second-{n}")), ..hello(None) }
+}
+
+/// Each node attaches with the uid of its first Node object.
+fn with_uids(size: u8) -> Cluster {
+    let mut cluster = Cluster::of(size);
+    for n in 1..=size {
+        let hello = Hello { node_uid: Some(format!("first-{n}")), ..hello(None) };
+        let (stream, now) = (StreamId(n.into()), cluster.clock.now());
+        assert!(matches!(
+            cluster.ledger.attach(&node(n), &hello, stream, now),
+            Attach::Welcome { .. }
+        ));
+    }
+    cluster.pass(MINUTE);
+    cluster
+}
+
+#[test]
+fn a_name_that_now_belongs_to_another_node_object_loses_what_the_first_one_held() {
+    let mut cluster = with_uids(9);
+    let mut hello_again = |n: u8| {
+        let now = cluster.clock.now();
+        let answer = cluster.ledger.attach(&node(n), &of_another_object(n), StreamId(100), now);
+        cluster.tick();
+        answer
+    };
+    assert_eq!(hello_again(1), Attach::Replaces { first: true });
+    assert_eq!(hello_again(1), Attach::Welcome { generation: Generation(2) });
+    assert_eq!(cluster.lost(), [node(1)]);
+    let loss = cluster.ledger.session(&node(1)).unwrap().last_loss.clone().unwrap();
+    assert_eq!(loss.cause, Cause::NodeDeleted);
+}
+
+#[test]
+fn the_brake_holds_when_every_node_object_was_made_anew() {
+    let mut cluster = with_uids(9);
+    for n in 1..=9 {
+        let now = cluster.clock.now();
+        let answer = cluster.ledger.attach(&node(n), &of_another_object(n), StreamId(100), now);
+        assert_eq!(answer, Attach::Replaces { first: true });
+        assert_eq!(cluster.serves(n), Err(NotServed::Replaced));
+    }
+    cluster.tick();
+    assert_eq!(cluster.lost(), [], "the first round is judged together");
+    cluster.ledger.release_brake(Some(&[node(3)]));
+    cluster.tick();
+    assert_eq!(cluster.lost(), [node(3)], "an operator lets one pass");
 }
