@@ -63,6 +63,7 @@ impl NodeClient {
             pod_uid: pod_uid.to_owned(),
             volume: crate::world::pods::Pod::VOLUME.to_owned(),
             generation: self.generation,
+            ..Default::default()
         }
     }
 

@@ -137,6 +137,7 @@ impl LightNode {
             pod_uid: self.pod.uid.clone(),
             volume: Pod::VOLUME.to_owned(),
             generation: self.generation,
+            ..Default::default()
         };
         Ok(self.client.clone().issue(request).await?.into_inner())
     }
