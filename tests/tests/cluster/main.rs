@@ -18,6 +18,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the output of a test runner")]
 
+mod api_away;
 mod callouts;
 mod field;
 mod images;
@@ -51,6 +52,7 @@ const THEMES: &[&[Story]] = &[
     kinds::STORIES,
     refusals::STORIES,
     callouts::STORIES,
+    api_away::STORIES,
     many::STORIES,
     power::STORIES,
 ];

@@ -32,6 +32,12 @@ pub const BROKER_NODE: &str = "n1";
 const BROKER_USER: u32 = 10_750;
 /// Where the broker's node has the realm's secrets.
 const REALM_DIR: &str = "/etc/krb-broker/realm";
+/// The parts, and the ConfigMap with the configuration of each.
+const PARTS: [(&str, &str); 3] = [
+    ("deployment/krb-broker", "krb-broker-config"),
+    ("deployment/krb-broker-admission", "krb-admission-config"),
+    ("daemonset/krb-node-agent", "krb-node-agent-config"),
+];
 /// How long a part may take to run.
 const READY: Duration = Duration::from_secs(150);
 
@@ -53,9 +59,15 @@ impl Installed {
         hand_over_secrets(cluster, outside)?;
         make_volumes(cluster, &volumes)?;
         let kustomization = site::write(cluster.dir(), outside, images)?;
-        kubectl.run(&["apply", "-k", &kustomization.display().to_string()])?;
+        let applied = kubectl.run(&["apply", "-k", &kustomization.display().to_string()])?;
         kubectl.apply(&tls_secret(outside)?)?;
-        for part in ["deployment/krb-broker", "deployment/krb-broker-admission", "daemonset/krb-node-agent"] {
+        for (part, config) in PARTS {
+            // an operator restarts what reads its configuration only at its start
+            if applied.contains(&format!("configmap/{config} configured")) {
+                kubectl.run(&["-n", NAMESPACE, "rollout", "restart", part])?;
+            }
+        }
+        for (part, _) in PARTS {
             rolled_out(cluster, part)?;
         }
         let operator = Operator::new(address(cluster)?, pki::BROKER, &outside.pki);
