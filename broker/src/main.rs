@@ -4,13 +4,16 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use krb_broker::{
-    admission::command::{AclArgs, InjectArgs, run_acl, run_inject},
+    admission::{
+        self,
+        command::{AclArgs, InjectArgs, run_acl, run_inject},
+    },
     audit::{
         self,
         verify::command::{AuditArgs, run_audit},
     },
     clock,
-    config::Config,
+    config::{Config, admission::AdmissionConfig},
     entitlement::load::Entitlements,
     hygiene,
     kdc::mit::PROFILE,
@@ -33,6 +36,8 @@ enum Command {
     Serve(ConfigArgs),
     /// Check the configuration and the entitlements, and say all that is wrong with them.
     Check(ConfigArgs),
+    /// Run the webhook that injects and refuses as pods are applied. It has no key.
+    Admission(AdmissionArgs),
     /// Turn annotated manifests into ones with the volume, its mounts and environment.
     Inject(InjectArgs),
     /// Print the lines of kadm5.acl that the entitlements need.
@@ -53,6 +58,16 @@ struct ConfigArgs {
     config: PathBuf,
 }
 
+#[derive(clap::Args)]
+struct AdmissionArgs {
+    /// The webhook's configuration.
+    #[arg(long, value_name = "FILE", default_value = "/etc/krb-broker/admission.toml")]
+    config: PathBuf,
+    /// Check the configuration and the entitlements, say all that is wrong with them, and end.
+    #[arg(long)]
+    check: bool,
+}
+
 /// What a command says on its standard output, or why it failed.
 type Said = Result<String, Box<dyn std::error::Error>>;
 
@@ -61,6 +76,7 @@ fn main() -> ExitCode {
     let said = match Args::parse().command {
         Command::Serve(args) => serve(&args),
         Command::Check(args) => check(&args),
+        Command::Admission(args) => admission(&args),
         Command::Inject(args) => run_inject(&args).map_err(Into::into),
         Command::Acl(args) => run_acl(&args).map_err(Into::into),
         Command::Audit(args) => match run_audit(&args) {
@@ -85,6 +101,24 @@ fn main() -> ExitCode {
 }
 
 fn serve(args: &ConfigArgs) -> Said {
+    log_to_stderr();
+    let config = Config::load(&args.config)?;
+    with_own_profile(&config)?;
+    hygiene::apply(config.allow_swap)?;
+    until_signalled(|stop| run(config, stop))
+}
+
+fn admission(args: &AdmissionArgs) -> Said {
+    let config = AdmissionConfig::load(&args.config)?;
+    if args.check {
+        let accounts = Entitlements::load(&config.entitlements)?.accounts().len();
+        return Ok(format!("{} is good: {accounts} role accounts\n", args.config.display()));
+    }
+    log_to_stderr();
+    until_signalled(|stop| admission::run::run(config, stop))
+}
+
+fn log_to_stderr() {
     tracing_subscriber::fmt()
         .json()
         .with_writer(std::io::stderr)
@@ -94,14 +128,19 @@ fn serve(args: &ConfigArgs) -> Said {
                 .from_env_lossy(),
         )
         .init();
-    let config = Config::load(&args.config)?;
-    with_own_profile(&config)?;
-    hygiene::apply(config.allow_swap)?;
+}
+
+/// Runs `what` until it ends or a signal asks it to.
+fn until_signalled<F, E>(what: impl FnOnce(CancellationToken) -> F) -> Said
+where
+    F: Future<Output = Result<(), E>>,
+    E: std::error::Error + 'static,
+{
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let stop = CancellationToken::new();
         stop_on_signals(&stop)?;
-        Ok::<_, Box<dyn std::error::Error>>(run(config, stop).await?)
+        Ok::<_, Box<dyn std::error::Error>>(what(stop).await?)
     })?;
     Ok(String::new())
 }

@@ -63,6 +63,8 @@ reasons! {
     AskMalformed = "ASK_MALFORMED",
     /// The volume asks for nothing.
     AskEmpty = "ASK_EMPTY",
+    /// The pod's annotations ask for something else than its volume, which alone counts.
+    AskChanged = "ASK_CHANGED",
     /// What is asked for does not exist yet: certs, krblocal, token.
     NotSupported = "NOT_SUPPORTED",
     /// A container sets no runAsUser, or 0.

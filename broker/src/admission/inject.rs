@@ -7,15 +7,9 @@
 use krb_proto::{Namespace, reason::Reason, text::shown};
 use serde_json::{Value, json};
 
-use super::volume;
+use super::{ask::ask_of, volume};
 use crate::{
-    entitlement::{
-        Denial,
-        ask::{Ask, options_of},
-        foresee::foresee,
-        load::Entitlements,
-        rules::Rules,
-    },
+    entitlement::{Denial, ask::Ask, foresee::foresee, load::Entitlements, rules::Rules},
     pods::spec,
 };
 
@@ -54,12 +48,23 @@ fn inject_one(
     let one = |denial: Denial| vec![denial];
     let Some(ask) = ask_of(pod, rules).map_err(one)? else { return Ok(()) };
     let namespace = namespace_of(said.as_deref(), namespace).map_err(one)?;
+    inject_pod(pod, ask, &namespace, entitlements, rules)
+}
+
+/// Injects what it asks for into a pod, or a template of pods, of this namespace.
+pub(super) fn inject_pod(
+    pod: &mut Value,
+    ask: Ask,
+    namespace: &Namespace,
+    entitlements: &Entitlements,
+    rules: &Rules,
+) -> Result<(), Vec<Denial>> {
     let template = spec::template(pod).map_err(|why| vec![invalid(why)])?;
     if let Some(why) = template.not_eligible {
         let message = format!("this pod can't have credentials: {why}");
         return Err(vec![Denial::new(Reason::PodNotEligible, message)]);
     }
-    let account = foresee(entitlements, rules, &namespace, &template, &ask)?;
+    let account = foresee(entitlements, rules, namespace, &template, &ask)?;
     let ask = Ask { run_as_user_name: Some(account.login.clone()), ..ask };
     volume::put(&mut pod["spec"], &ask, account, rules)?;
     pod["metadata"]["annotations"][rules.annotation("runasusername")] =
@@ -80,26 +85,6 @@ fn template_path(object: &Value) -> Option<&'static str> {
     }
 }
 
-/// What the annotations ask for; nothing when they ask for nothing.
-fn ask_of(pod: &Value, rules: &Rules) -> Result<Option<Ask>, Denial> {
-    let Some(annotations) = pod["metadata"]["annotations"].as_object() else { return Ok(None) };
-    let prefix = &rules.annotation_prefix;
-    let mut texts = Vec::new();
-    let ours = rules.annotation("");
-    for (key, value) in annotations.iter().filter(|(key, _)| key.starts_with(&ours)) {
-        let text = value.as_str().ok_or_else(|| {
-            Denial::malformed(format!("the annotation {} is not a text: quote it", shown(key)))
-        })?;
-        texts.push((key.as_str(), text));
-    }
-    let options = options_of(prefix, texts)?;
-    let asks = |(key, value): (&String, &String)| key != "runasusername" && value.trim() != "false";
-    if !options.iter().any(asks) {
-        return Ok(None);
-    }
-    Ask::from_options(&options).map(Some)
-}
-
 /// The namespace that the object says it is in, or that it will be put into.
 fn namespace_of(said: Option<&str>, given: Option<&Namespace>) -> Result<Namespace, Denial> {
     match (said, given) {
@@ -116,6 +101,6 @@ fn namespace_of(said: Option<&str>, given: Option<&Namespace>) -> Result<Namespa
     }
 }
 
-fn invalid(message: String) -> Denial {
+pub(super) fn invalid(message: String) -> Denial {
     Denial::new(Reason::InvalidArgument, message)
 }

@@ -6,8 +6,18 @@
 //!
 //! Nothing here gives authority: the broker decides again, from its own copy of the spec.
 
+mod ask;
 pub mod command;
+mod connections;
 pub mod inject;
+pub mod mutate;
+pub mod refusal;
+pub mod review;
+pub mod run;
+pub mod self_made;
+pub mod server;
+pub mod serving;
 #[cfg(test)]
 mod tests;
+pub mod validate;
 mod volume;

@@ -184,7 +184,7 @@ fn unusable(path: &Path, error: &dyn std::fmt::Display) -> TlsError {
     TlsError::File { path: path.to_owned(), detail: error.to_string() }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect)
         .map_err(|e| unusable(path, &e))?;
@@ -194,7 +194,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     Ok(certificates)
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+pub(crate) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     use std::os::unix::fs::MetadataExt;
     let mode = std::fs::metadata(path).map_err(|e| unusable(path, &e))?.mode() & 0o7777;
     if mode & 0o007 != 0 {
@@ -230,6 +230,9 @@ pub fn incoming(
             let handshake = tokio::spawn(async move {
                 match acceptor.accept(tcp).await {
                     Ok(connection) => drop(ready.send(Ok(connection)).await),
+                    Err(error) if hung_up(&error) => {
+                        tracing::debug!(%peer, %error, "a connection ended in its handshake");
+                    }
                     Err(error) => {
                         tracing::info!(%peer, %error, "a connection did not prove itself")
                     }
@@ -239,6 +242,11 @@ pub fn incoming(
         }
     });
     ReceiverStream::new(connections)
+}
+
+/// Whether the peer went away by itself, as kubelet's probes do, every few seconds.
+fn hung_up(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset)
 }
 
 /// Where as many connections are in their handshake as may be, the one that has been for the

@@ -28,7 +28,7 @@ pub(super) struct Checker<'a> {
 
 /// The checked configuration, or all that is wrong with it.
 pub fn check(name: &str, raw: raw::Raw) -> Result<Config, Problems> {
-    let mut c = Checker { name, problems: Problems::default() };
+    let mut c = Checker::new(name);
     if !text::is_dns_label(&raw.cluster) {
         c.add("cluster", "is not a DNS label: 1 to 63 of a-z 0-9 -");
     }
@@ -89,7 +89,19 @@ pub fn check(name: &str, raw: raw::Raw) -> Result<Config, Problems> {
     }
 }
 
-impl Checker<'_> {
+impl<'a> Checker<'a> {
+    pub(super) fn new(name: &'a str) -> Self {
+        Self { name, problems: Problems::default() }
+    }
+
+    /// What was wrong, or what is right.
+    pub(super) fn finish<T>(self, checked: Option<T>) -> Result<T, Problems> {
+        match checked {
+            Some(checked) if self.problems.is_empty() => Ok(checked),
+            _ => Err(self.problems),
+        }
+    }
+
     pub(super) fn add(&mut self, field: &str, message: impl Display) {
         self.problems.add(self.name, field, message);
     }
@@ -220,7 +232,7 @@ impl Checker<'_> {
         }
     }
 
-    fn rules(&mut self, realm: &str, raw: raw::Entitlements) -> Option<Rules> {
+    pub(super) fn rules(&mut self, realm: &str, raw: raw::Entitlements) -> Option<Rules> {
         let realm: Realm = realm.parse().ok()?; // `realm` reports it
         let domain = raw.cluster_domain.as_deref().unwrap_or("cluster.local");
         let mut rules = Rules::new(realm, self.parse("entitlements.cluster_domain", domain)?);

@@ -24,6 +24,7 @@ use crate::{
     session::{self, Times},
 };
 
+pub mod admission;
 mod check;
 mod keys;
 mod raw;
@@ -168,14 +169,7 @@ impl Config {
     /// All that is wrong with it.
     pub fn load(path: &Path) -> Result<Self, Problems> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        match std::fs::read_to_string(path) {
-            Ok(text) => Self::read(&name, &text),
-            Err(error) => {
-                let mut problems = Problems::default();
-                problems.add_whole(&path.display().to_string(), error);
-                Err(problems)
-            }
-        }
+        Self::read(&name, &text_of(path)?)
     }
 
     /// Checks a text; `name` is what problems call it.
@@ -183,13 +177,24 @@ impl Config {
     /// # Errors
     /// All that is wrong with it.
     pub fn read(name: &str, text: &str) -> Result<Self, Problems> {
-        let raw: raw::Raw = toml::from_str(text).map_err(|error| {
-            let mut problems = Problems::default();
-            problems.add_whole(name, error.to_string().trim());
-            problems
-        })?;
-        check::check(name, raw)
+        check::check(name, parsed(name, text)?)
     }
+}
+
+fn text_of(path: &Path) -> Result<String, Problems> {
+    std::fs::read_to_string(path).map_err(|error| {
+        let mut problems = Problems::default();
+        problems.add_whole(&path.display().to_string(), error);
+        problems
+    })
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(name: &str, text: &str) -> Result<T, Problems> {
+    toml::from_str(text).map_err(|error| {
+        let mut problems = Problems::default();
+        problems.add_whole(name, error.to_string().trim());
+        problems
+    })
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ pub fn decide(
         fs_group: pod.fs_group,
     };
     may_be_in(entitlements, account, groups)?;
-    says_who_it_is(&ask, account)?;
+    says_who_it_is(ask.run_as_user_name.as_ref(), account)?;
     node_has_labels(account, pod)?;
     let hosts = host_names(rules, account, &pod.pod.namespace, Some(&pod.pod.name), &pod.services);
     let principals = principals::granted(rules, account, &hosts, &ask)?;
@@ -169,8 +169,8 @@ pub(crate) fn account_of<'a>(
 }
 
 /// Compares the name that admission wrote with the account's.
-pub(crate) fn says_who_it_is(ask: &Ask, account: &RoleAccount) -> Result<(), Denial> {
-    match &ask.run_as_user_name {
+pub(crate) fn says_who_it_is(said: Option<&Login>, account: &RoleAccount) -> Result<(), Denial> {
+    match said {
         Some(said) if *said != account.login => Err(Denial::new(
             Reason::AccountMismatch,
             format!("runasusername says {said}, and the pod runs as {}", account.login),

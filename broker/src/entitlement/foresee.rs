@@ -39,7 +39,7 @@ pub(crate) fn foresee<'a>(
     let mut note = |result: Result<(), Denial>| denials.extend(result.err());
     let known = host_names(rules, account, namespace, None, &[]);
     note(may_be_in(entitlements, account, pod.groups()));
-    note(says_who_it_is(ask, account));
+    note(says_who_it_is(ask.run_as_user_name.as_ref(), account));
     for host in &ask.logical_hosts {
         note(may_be_logical(account, &known, host));
     }

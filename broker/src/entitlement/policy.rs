@@ -94,13 +94,29 @@ impl Policy {
     /// Reads the directory again, every so often, until `stop`.
     pub async fn keep_fresh(self: Arc<Self>, book: Book, every: Duration, stop: CancellationToken) {
         while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
-            let policy = self.clone();
-            let read = tokio::task::spawn_blocking(move || Entitlements::load(&policy.directory));
-            let Ok(outcome) = read.await else { return }; // the runtime is stopping
-            if let Some(line) = self.take(outcome) {
+            if let Some(line) = self.clone().read_again().await {
                 let _ = book.audit_later(line).await; // it fails only when the broker ends
             }
         }
+    }
+
+    /// Reads the directory again. A line for the audit log when that is news; what can't be
+    /// used is logged here.
+    pub async fn read_again(self: Arc<Self>) -> Option<Record> {
+        let policy = self.clone();
+        let read = tokio::task::spawn_blocking(move || Entitlements::load(&policy.directory));
+        let outcome = read.await.ok()?; // it fails only when the runtime is stopping
+        self.take(outcome)
+    }
+
+    /// What is in force now.
+    pub fn entitlements(&self) -> Arc<Entitlements> {
+        self.read().entitlements.clone()
+    }
+
+    /// The rules that decisions go by.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
     }
 
     /// Takes a reading over, or notes why not. A line for the audit log when that is news.

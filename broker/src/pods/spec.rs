@@ -137,6 +137,8 @@ pub(crate) struct Template {
     pub supplemental_groups: Vec<u32>,
     /// Its fsGroup.
     pub fs_group: Option<u32>,
+    /// Its flexVolume and CSI volumes.
+    pub volumes: Vec<CredentialVolume>,
     /// Why it may never have anything.
     pub not_eligible: Option<&'static str>,
 }
@@ -168,6 +170,22 @@ pub(crate) fn template(value: &Value) -> Result<Template, String> {
         supplemental_groups: supplemental_groups(&spec),
         fs_group: fs_group(&spec),
         not_eligible: comes_from_a_node(&meta),
+        volumes: spec.volumes.unwrap_or_default().into_iter().filter_map(volume).collect(),
+    })
+}
+
+/// Reads a list of containers alone, without the pod that they are of.
+///
+/// # Errors
+/// What can't be read.
+pub(crate) fn containers(list: &Value) -> Result<Template, String> {
+    let containers = Option::<Vec<Container>>::deserialize(list);
+    let containers = containers.map_err(|error| format!("containers: {error}"))?;
+    let spec = Spec { containers: containers.unwrap_or_default(), ..Spec::default() };
+    Ok(Template {
+        run_as_users: run_as_users(&spec),
+        run_as_groups: run_as_groups(&spec),
+        ..Template::default()
     })
 }
 

@@ -10,6 +10,8 @@ use serde_json::Value;
 
 use super::{ClusterError, command::Run, wait};
 
+/// How long a call may take.
+const CALL: Duration = Duration::from_secs(60);
 /// How long a pod may take to start or to go.
 const POD: Duration = Duration::from_secs(150);
 
@@ -17,16 +19,23 @@ const POD: Duration = Duration::from_secs(150);
 #[derive(Clone, Debug)]
 pub struct Kubectl {
     kubeconfig: PathBuf,
+    limit: Duration,
 }
 
 impl Kubectl {
     pub(crate) fn new(kubeconfig: PathBuf) -> Self {
-        Self { kubeconfig }
+        Self { kubeconfig, limit: CALL }
+    }
+
+    /// The same for a call that waits.
+    pub fn patient(self, limit: Duration) -> Self {
+        Self { limit, ..self }
     }
 
     fn call<A: AsRef<str>>(&self, arguments: &[A]) -> Run {
         let arguments = arguments.iter().map(AsRef::as_ref);
-        Run::new("kubectl").arg("--kubeconfig").arg(&self.kubeconfig).args(arguments)
+        let run = Run::new("kubectl").arg("--kubeconfig").arg(&self.kubeconfig);
+        run.args(arguments).limit(self.limit)
     }
 
     /// Runs it; what it printed.
@@ -65,6 +74,35 @@ impl Kubectl {
         }
         let parsed = serde_json::from_str(&text);
         parsed.map(Some).map_err(|error| ClusterError::new(format!("reading {kind} {name}"), error))
+    }
+
+    /// All objects of a kind in a namespace that `more` arguments of `kubectl get` leave, as JSON.
+    ///
+    /// # Errors
+    /// When the API server can't be asked.
+    pub fn list(
+        &self,
+        namespace: &str,
+        kind: &str,
+        more: &[&str],
+    ) -> Result<Vec<Value>, ClusterError> {
+        let asked = [&["-n", namespace, "get", kind, "-o", "json"], more].concat();
+        let mut parsed: Value = serde_json::from_str(&self.run(&asked)?)
+            .map_err(|error| ClusterError::new(format!("reading {kind}"), error))?;
+        match parsed["items"].take() {
+            Value::Array(items) => Ok(items),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Waits until a namespace has its default service account: before, it takes no pod.
+    ///
+    /// # Errors
+    /// When it does not come.
+    pub fn wait_service_account(&self, namespace: &str) -> Result<(), ClusterError> {
+        wait::until(&format!("the default service account of {namespace}"), POD, || {
+            Ok(self.get(namespace, "serviceaccount", "default")?.map(drop))
+        })
     }
 
     /// Writes all objects of these kinds, of all namespaces, as one YAML list. The file appears

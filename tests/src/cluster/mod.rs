@@ -2,18 +2,24 @@
 //!
 //! The control plane and its nodes live in network namespaces of their own; scripts outside this
 //! repository bring them up ([`Parts`] says where they are found). One [`Cluster`] at a time: it
-//! holds a lock, takes down what a killed run left behind, and takes itself down when dropped.
+//! holds a lock, takes down what a killed run left behind, and takes itself down when dropped,
+//! unless it is to be kept for the next run.
+//!
+//! `n1` has the control's own pods and never loses power; `n2` is there to be killed, cut off and
+//! booted. Services' addresses work while somebody holds a [`ServiceProxy`].
 //!
 //! What the pods talk to (a KDC, the broker) runs in one more namespace, [`server_net`], where it
 //! has the address [`server_net::ADDRESS`]. A test goes there by starting itself again.
 
 mod command;
+mod control;
 mod image;
 mod kubectl;
 mod lock;
 mod node;
 mod parts;
 pub mod server_net;
+mod service_proxy;
 pub mod wait;
 
 use std::{
@@ -24,15 +30,27 @@ use std::{
 };
 
 use command::Run;
+pub use control::Part;
 pub use image::Image;
 pub use kubectl::Kubectl;
 use lock::Lock;
 pub use node::{Mount, Node};
 pub(crate) use parts::api_server;
 pub use parts::{Found, Parts};
+pub use service_proxy::ServiceProxy;
 
-/// How long `up.sh` may take; half a minute is usual.
+/// The machines: the first stays, the second may lose its power, its cable or its kubelet.
+pub const NODES: [&str; 2] = ["n1", "n2"];
+/// What all four programs are told, since Kubernetes 1.20 has it off.
+const FEATURES: &str = "EphemeralContainers=true";
+/// What kubelet is told: stories start hundreds of pods on a node.
+const KUBELET_ARGS: &str = "--max-pods=250";
+/// How long `up.sh` may take; a minute is usual.
 const UP: Duration = Duration::from_secs(300);
+/// How long an image may take to be loaded into all nodes.
+const LOAD: Duration = Duration::from_secs(180);
+/// The file that says that a cluster was kept: with the port of its API server on the host.
+const KEPT: &str = "kept";
 /// How long `down.sh` may take.
 const DOWN: Duration = Duration::from_secs(120);
 
@@ -44,19 +62,25 @@ pub struct Cluster {
     port: u16,
     /// Held by the process that brought it up, which also takes it down.
     owned: Option<Lock>,
+    keep: bool,
 }
 
 impl Cluster {
-    /// Brings up a control plane and the node `n1`. Waits while another process has a cluster.
+    /// Brings up a control plane and the [`NODES`], or takes over the one that a run with `keep`
+    /// left. Waits while another process has a cluster. With `keep` it stays when dropped.
     ///
     /// # Errors
     /// When packages can't be installed, another cluster is in the way, or a script fails: then
     /// with what the script said.
-    pub fn up(parts: Parts) -> Result<Self, ClusterError> {
+    pub fn up(parts: Parts, keep: bool) -> Result<Self, ClusterError> {
         parts.bring_packages()?;
         let mut lock = Lock::take()?;
-        if let Some(left) = lock.left_behind() {
-            Self { parts: parts.clone(), dir: left, port: 0, owned: None }.down();
+        if let Some(dir) = lock.left_behind() {
+            let port = kept_port(&dir).filter(|_| keep && server_net::exists("kc-cp"));
+            if let Some(port) = port {
+                return Self { parts, dir, port, owned: Some(lock), keep }.taken_over();
+            }
+            Self { parts: parts.clone(), dir, port: 0, owned: None, keep }.down();
         }
         server_net::remove();
         if server_net::exists("kc-cp") {
@@ -67,15 +91,38 @@ impl Cluster {
         }
         let dir = private_dir()?;
         lock.note(&dir)?;
-        let cluster = Self { parts, dir, port: free_port()?, owned: Some(lock) };
-        cluster.script("up.sh").arg(&cluster.parts.binaries).limit(UP).run()?;
+        let cluster = Self { parts, dir, port: free_port()?, owned: Some(lock), keep };
+        let up = cluster.script("up.sh").arg(&cluster.parts.binaries);
+        let up = up.env("KC_NODES", NODES.join(" ")).env("KC_FEATURES", FEATURES);
+        up.env("KC_KUBELET_ARGS", KUBELET_ARGS).limit(UP).run()?;
         server_net::create()?;
+        if keep {
+            let noted = fs::write(cluster.dir.join(KEPT), cluster.port.to_string());
+            noted.map_err(|error| ClusterError::new("noting that the cluster is kept", error))?;
+        }
         Ok(cluster)
+    }
+
+    /// A kept cluster as it was at first: its machines run, their cables are plugged in.
+    fn taken_over(self) -> Result<Self, ClusterError> {
+        for node in NODES.map(|name| self.node(name)) {
+            if !node.is_running() {
+                node.boot()?;
+            }
+            node.join()?;
+            node.start_kubelet()?;
+        }
+        Ok(self)
     }
 
     /// The cluster whose state lies in `dir`, brought up by another process.
     pub fn of(parts: Parts, dir: PathBuf) -> Self {
-        Self { parts, dir, port: 0, owned: None }
+        Self { parts, dir, port: 0, owned: None, keep: true }
+    }
+
+    /// Whether it is one of the scripts': its machines and its control plane can be stopped.
+    pub fn is_ours(&self) -> bool {
+        self.dir.join("k8s_bin").is_file()
     }
 
     /// Its state: certificates, logs, the nodes' disks. Short enough for socket paths.
@@ -103,14 +150,33 @@ impl Cluster {
         Node::new(self, name)
     }
 
-    /// Makes `image` and loads it into every node's containerd.
+    /// Makes `image` and loads it into every node's containerd, unless it is there; a node that
+    /// boots later gets it, too.
     ///
     /// # Errors
     /// When a file of it is missing, or a node refuses it.
     pub fn load(&self, image: &Image) -> Result<(), ClusterError> {
         let archive = self.dir.join("images").join(image.file_name());
-        self.script("mkimage.py").arg(&archive).args(image.arguments()).run()?;
-        self.script("load-image.sh").arg(&archive).run().map(drop)
+        if archive.exists() {
+            return Ok(());
+        }
+        let half = archive.with_extension("half");
+        self.script("mkimage.py").arg(&half).args(image.arguments()).run()?;
+        self.script("load-image.sh").arg(&half).limit(LOAD).run()?;
+        self.forget_versions(image)
+            .and_then(|()| fs::rename(&half, &archive))
+            .map_err(|error| ClusterError::new("keeping an image", error))
+    }
+
+    /// Removes the archives of an image's other versions: a node that boots need not load them.
+    fn forget_versions(&self, image: &Image) -> std::io::Result<()> {
+        for entry in fs::read_dir(self.dir.join("images"))? {
+            let entry = entry?;
+            if image.is_version(&entry.file_name().to_string_lossy()) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// One of the scripts that came with the cluster, with its settings.
@@ -140,7 +206,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if let Some(mut lock) = self.owned.take() {
+        if let Some(mut lock) = self.owned.take().filter(|_| !self.keep) {
             self.down();
             lock.forget();
         }
@@ -157,6 +223,11 @@ fn private_dir() -> Result<PathBuf, ClusterError> {
     fs::set_permissions(&dir, open)
         .map_err(|error| ClusterError::new("opening the cluster's directory", error))?;
     Ok(dir)
+}
+
+/// The port of the API server of a cluster that was kept.
+fn kept_port(dir: &Path) -> Option<u16> {
+    fs::read_to_string(dir.join(KEPT)).ok()?.trim().parse().ok()
 }
 
 /// A port of the host's loopback for the API server.

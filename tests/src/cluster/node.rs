@@ -1,6 +1,7 @@
 //! One node: a machine of its own as far as mounts, processes and network go.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -9,6 +10,9 @@ use super::{Cluster, ClusterError, command::Run, wait};
 
 /// How long kubelet may take to unmount what it no longer needs.
 const UNMOUNT: Duration = Duration::from_secs(60);
+
+/// How long a machine may take from power to Ready.
+const BOOT: Duration = Duration::from_secs(180);
 
 /// A node of a running cluster.
 #[derive(Clone, Debug)]
@@ -31,6 +35,11 @@ pub struct Mount {
 impl<'a> Node<'a> {
     pub(super) fn new(cluster: &'a Cluster, name: &str) -> Self {
         Self { cluster, name: name.to_owned() }
+    }
+
+    /// Its name in the cluster.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// PEM files of kubelet's certificate (`O=system:nodes`, `CN=system:node:<name>`) and its key.
@@ -70,6 +79,14 @@ impl<'a> Node<'a> {
         self.call("kubelet.sh").arg("stop").run().map(drop)
     }
 
+    /// Kills kubelet: SIGKILL. Containers and mounts stay.
+    ///
+    /// # Errors
+    /// When the node is not running.
+    pub fn kill_kubelet(&self) -> Result<(), ClusterError> {
+        self.call("kubelet.sh").arg("kill").run().map(drop)
+    }
+
     /// Starts kubelet.
     ///
     /// # Errors
@@ -84,6 +101,37 @@ impl<'a> Node<'a> {
     /// When there is no such node.
     pub fn kill(&self) -> Result<(), ClusterError> {
         self.call("node-kill.sh").run().map(drop)
+    }
+
+    /// Boots it again after [`Node::kill`], with its old disk, and waits until it is Ready.
+    ///
+    /// # Errors
+    /// When it runs, or does not become Ready.
+    pub fn boot(&self) -> Result<(), ClusterError> {
+        self.call("add-node.sh").limit(BOOT).run().map(drop)
+    }
+
+    /// Pulls its network cable. The machine and its containers go on.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn cut(&self) -> Result<(), ClusterError> {
+        self.call("net.sh").arg("cut").run().map(drop)
+    }
+
+    /// Plugs its network cable in again.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn join(&self) -> Result<(), ClusterError> {
+        self.call("net.sh").arg("join").run().map(drop)
+    }
+
+    /// Whether the machine has power.
+    pub fn is_running(&self) -> bool {
+        let pid = self.cluster.dir().join("nodes").join(&self.name).join("init.pid");
+        let pid = fs::read_to_string(pid).unwrap_or_default();
+        !pid.trim().is_empty() && Path::new("/proc").join(pid.trim()).exists()
     }
 
     /// All mounts in kubelet's namespace whose target contains `part`.

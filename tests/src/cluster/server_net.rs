@@ -8,7 +8,7 @@ use std::{net::Ipv4Addr, path::Path, process::Command};
 use super::{ClusterError, command::Run};
 
 /// Its name.
-const NAME: &str = "kc-srv";
+pub(super) const NAME: &str = "kc-srv";
 /// Its address on the machines' network.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 199, 0, 100);
 

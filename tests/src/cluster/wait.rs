@@ -27,14 +27,28 @@ pub fn until<T>(
             let detail = format!("not within {} s", limit.as_secs());
             return Err(ClusterError::new(format!("waiting for {what}"), detail));
         }
-        #[expect(clippy::disallowed_methods, reason = "there is no event to wait for: a poll")]
-        std::thread::sleep(LOOK);
+        pause(LOOK);
     }
+}
+
+/// Lets time pass on the cluster.
+#[expect(clippy::disallowed_methods, reason = "the cluster has no clock of ours, and no event")]
+pub fn pause(span: Duration) {
+    std::thread::sleep(span);
 }
 
 /// The time since some moment in the past, for spans.
 pub fn monotonic() -> Duration {
-    let now = clock_gettime(ClockId::Monotonic);
+    read(ClockId::Monotonic)
+}
+
+/// The time since the machine booted, which `/proc/uptime` shows in every container.
+pub fn since_boot() -> Duration {
+    read(ClockId::Boottime)
+}
+
+fn read(clock: ClockId) -> Duration {
+    let now = clock_gettime(clock);
     // the kernel's clock starts at boot: neither part is negative
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
 }

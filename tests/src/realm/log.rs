@@ -44,6 +44,30 @@ impl KdcRequests {
     }
 }
 
+/// How many requests a KDC answered in each second of its log that has any.
+pub(super) fn kdc_seconds(log: &Path) -> Vec<u64> {
+    by_second(log, |line| line.contains(": AS_REQ ") || line.contains(": TGS_REQ "))
+}
+
+/// How many requests kadmind answered in each second of its log that has any.
+pub(super) fn kadmin_seconds(log: &Path) -> Vec<u64> {
+    by_second(log, |line| line.contains("Request: ") || line.contains("Unauthorized request: "))
+}
+
+/// Lines of interest by the second that they begin with, `Nov 22 22:00:00`.
+fn by_second(log: &Path, of_interest: impl Fn(&str) -> bool) -> Vec<u64> {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let mut seconds: Vec<(&str, u64)> = Vec::new();
+    for line in text.lines().filter(|line| of_interest(line)) {
+        let Some(second) = line.get(..15) else { continue };
+        match seconds.last_mut() {
+            Some((last, count)) if *last == second => *count += 1,
+            _ => seconds.push((second, 1)),
+        }
+    }
+    seconds.into_iter().map(|(_, count)| count).collect()
+}
+
 /// TGTs that a KDC logged to have issued to this client by AS exchanges.
 pub(super) fn tgts_issued_to(log: &Path, client: &str) -> u64 {
     let to_it = format!(", {client} for krbtgt/");

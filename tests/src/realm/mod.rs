@@ -25,7 +25,7 @@ use std::{
 };
 
 pub use log::KdcRequests;
-use servers::Servers;
+use servers::{Life, Servers};
 pub use stray::Stray;
 pub use tool::Tool;
 
@@ -33,6 +33,9 @@ pub use tool::Tool;
 pub const ADMIN: &str = "krb-broker/admin";
 /// The policy that the broker's principals carry.
 pub const POLICY: &str = "krb-broker";
+
+/// The file that says that a kept realm has all that it needs.
+const COMPLETE: &str = "complete";
 
 /// What a realm is to be like.
 #[derive(Clone, Debug)]
@@ -88,7 +91,9 @@ pub struct Realm {
     options: Options,
     // before `dir`: the daemons go first
     servers: Servers,
-    dir: tempfile::TempDir,
+    dir: PathBuf,
+    /// Removes the directory; a realm that is kept has none.
+    _temporary: Option<tempfile::TempDir>,
 }
 
 impl Realm {
@@ -105,13 +110,45 @@ impl Realm {
     /// # Errors
     /// As for [`Realm::start`].
     pub fn with_options(options: Options) -> Result<Self, RealmError> {
-        let dir = tempfile::Builder::new()
+        let temporary = tempfile::Builder::new()
             .prefix("realm-")
             .permissions(fs::Permissions::from_mode(0o700))
             .tempdir()
             .map_err(|error| RealmError::new("making the realm's directory", error))?;
-        let mut realm = Self { servers: Servers::prepare(&options, dir.path())?, options, dir };
+        let dir = temporary.path().to_owned();
+        let mut realm = Self {
+            servers: Servers::prepare(&options, &dir, Life::Passing)?,
+            options,
+            dir,
+            _temporary: Some(temporary),
+        };
         realm.populate()?;
+        realm.servers.start_all()?;
+        Ok(realm)
+    }
+
+    /// A realm whose files stay in `dir`, a directory of its own, and that goes on from there when
+    /// it is started again with the same options. Its first KDC has port 88, kadmind 749; a
+    /// replica's port is 1000 more than that of the KDC before it.
+    ///
+    /// # Errors
+    /// As for [`Realm::start`]; also when `options` give no address.
+    pub fn kept(options: Options, dir: &Path) -> Result<Self, RealmError> {
+        let is_new = !dir.join(COMPLETE).exists();
+        let failed = |error| RealmError::new("making the realm's directory", error);
+        if is_new {
+            // what a run left that was cut short is no realm
+            let _ = fs::remove_dir_all(dir);
+            fs::create_dir(dir).map_err(failed)?;
+            fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+        }
+        let life = if is_new { Life::Kept } else { Life::Again };
+        let servers = Servers::prepare(&options, dir, life)?;
+        let mut realm = Self { servers, options, dir: dir.to_owned(), _temporary: None };
+        if is_new {
+            realm.populate()?;
+            fs::write(dir.join(COMPLETE), "").map_err(failed)?;
+        }
         realm.servers.start_all()?;
         Ok(realm)
     }
@@ -141,7 +178,7 @@ impl Realm {
 
     /// The realm's directory, 0700. Tests may put files there.
     pub fn dir(&self) -> &Path {
-        self.dir.path()
+        &self.dir
     }
 
     /// The primary KDC, UDP and TCP.
@@ -169,7 +206,7 @@ impl Realm {
     /// # Errors
     /// When the file can't be written.
     pub fn profile_of_kdc(&self, index: usize) -> Result<PathBuf, RealmError> {
-        let path = self.dir.path().join(format!("krb5-kdc{index}.conf"));
+        let path = self.dir.join(format!("krb5-kdc{index}.conf"));
         self.servers.write_profile(&path, self.kdc_addrs()[index])?;
         Ok(path)
     }
@@ -189,7 +226,7 @@ impl Realm {
 
     /// The keytab of the broker's principal.
     pub fn admin_keytab(&self) -> PathBuf {
-        self.dir.path().join("krb-broker.keytab")
+        self.dir.join("krb-broker.keytab")
     }
 
     /// Makes a role account as an administrator would: preauthentication required, no tickets
@@ -198,7 +235,7 @@ impl Realm {
     /// # Errors
     /// When kadmin.local refuses.
     pub fn add_role_account(&self, login: &str) -> Result<PathBuf, RealmError> {
-        let keytab = self.dir.path().join(format!("{login}.keytab"));
+        let keytab = self.dir.join(format!("{login}.keytab"));
         self.kadmin_local(&["addprinc", "-randkey", "+requires_preauth", "-allow_svr", login])?;
         self.ktadd(login, &keytab)?;
         Ok(keytab)
@@ -308,6 +345,17 @@ impl Realm {
     /// What the primary KDC was asked so far.
     pub fn kdc_requests(&self) -> KdcRequests {
         self.kdc_requests_at(0)
+    }
+
+    /// How many requests the primary KDC answered in each second in which there were any, oldest
+    /// first.
+    pub fn kdc_seconds(&self) -> Vec<u64> {
+        log::kdc_seconds(&self.servers.kdc_log(0))
+    }
+
+    /// The same of kadmind.
+    pub fn kadmin_seconds(&self) -> Vec<u64> {
+        log::kadmin_seconds(&self.servers.kadmind_log())
     }
 
     /// What the KDC of that number was asked so far.

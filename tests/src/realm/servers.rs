@@ -24,6 +24,27 @@ impl KdcServer {
     }
 }
 
+/// How long the files of a realm live.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Life {
+    /// As long as the realm: each has ports that nobody else uses.
+    Passing,
+    /// They are made to be used again, with the same ports.
+    Kept,
+    /// They are there: nothing is made anew.
+    Again,
+}
+
+impl Life {
+    /// A port of `address` for one daemon: `fixed` where it must be the same the next time.
+    fn port(self, address: IpAddr, fixed: u16) -> Result<SocketAddr, RealmError> {
+        match self {
+            Self::Passing => free_port(address),
+            Self::Kept | Self::Again => Ok(SocketAddr::new(address, fixed)),
+        }
+    }
+}
+
 /// All daemons of a realm. The first KDC is the primary; kadmind works on its database.
 #[derive(Debug)]
 pub(super) struct Servers {
@@ -37,38 +58,49 @@ pub(super) struct Servers {
 
 impl Servers {
     /// Chooses addresses, writes all files and makes the primary database; starts nothing.
-    pub(super) fn prepare(options: &Options, dir: &Path) -> Result<Self, RealmError> {
+    pub(super) fn prepare(options: &Options, dir: &Path, life: Life) -> Result<Self, RealmError> {
         let address = options.address.unwrap_or_else(random_loopback);
-        let plugins = packages::plugins()?;
-        let kadmind_address = free_port(address)?;
-        let kpasswd = free_port(address)?;
-        let mut kdcs = Vec::new();
+        let mut servers = Self {
+            options: options.clone(),
+            client_profile: dir.join("krb5.conf"),
+            kdcs: Vec::new(),
+            kadmind_address: life.port(address, 749)?,
+            kpasswd: life.port(address, 464)?,
+            kadmind: None,
+        };
         for index in 0..options.kdcs.max(1) {
+            let port = u16::try_from(88 + 1_000 * index).unwrap_or(u16::MAX);
+            let address = life.port(address, port)?;
             let dir = dir.join(format!("kdc{index}"));
-            make_dir(&dir)?;
-            let kdc = KdcServer { dir, address: free_port(address)?, daemon: None };
+            servers.kdcs.push(KdcServer { dir, address, daemon: None });
+        }
+        if life != Life::Again {
+            servers.make()?;
+        }
+        Ok(servers)
+    }
+
+    /// Writes all files, and makes the primary database.
+    fn make(&self) -> Result<(), RealmError> {
+        let plugins = packages::plugins()?;
+        for kdc in &self.kdcs {
+            make_dir(&kdc.dir)?;
             let at = files::KdcProfile {
                 dir: &kdc.dir,
                 kdc: kdc.address,
-                kadmind: kadmind_address,
-                kpasswd,
+                kadmind: self.kadmind_address,
+                kpasswd: self.kpasswd,
                 plugins: &plugins,
             };
-            write(&kdc.profile(), &files::kdc_profile(options, &at))?;
-            kdcs.push(kdc);
+            write(&kdc.profile(), &files::kdc_profile(&self.options, &at))?;
         }
-        let addresses: Vec<_> = kdcs.iter().map(|kdc| kdc.address).collect();
-        let client_profile = dir.join("krb5.conf");
+        let (addresses, kadmind) = (self.kdc_addrs(), self.kadmind_address);
         let profile =
-            files::client_profile(options, &addresses, kadmind_address, kpasswd, &plugins);
-        write(&client_profile, &profile)?;
-        let options = options.clone();
-        let servers =
-            Self { options, client_profile, kdcs, kadmind_address, kpasswd, kadmind: None };
-        servers.write_acl(&files::acl(&servers.options))?;
+            files::client_profile(&self.options, &addresses, kadmind, self.kpasswd, &plugins);
+        write(&self.client_profile, &profile)?;
+        self.write_acl(&files::acl(&self.options))?;
         let password = random_hex();
-        servers.at(0, "kdb5_util")?.args(["create", "-s", "-P", &password]).run()?;
-        Ok(servers)
+        self.at(0, "kdb5_util")?.args(["create", "-s", "-P", &password]).run().map(drop)
     }
 
     pub(super) fn kdc_addrs(&self) -> Vec<SocketAddr> {

@@ -19,7 +19,7 @@ pub struct Stray {
 
 impl Stray {
     /// Copies the primary database into a directory below `dir`, and serves it.
-    pub(super) fn start(servers: &Servers, dir: &tempfile::TempDir) -> Result<Self, RealmError> {
+    pub(super) fn start(servers: &Servers, dir: &Path) -> Result<Self, RealmError> {
         let place = tempfile::Builder::new()
             .prefix("stray-")
             .tempdir_in(dir)

@@ -16,6 +16,9 @@ use super::{WorldError, make_dir};
 /// The name in the broker's certificate.
 pub const BROKER: &str = "krb-broker.test";
 
+/// Each has a CA of its own.
+const ROLES: [&str; 5] = ["broker", "node", "operator", "viewer", "stranger"];
+
 /// The CAs and what they signed, as PEM files.
 pub struct Pki {
     dir: PathBuf,
@@ -67,8 +70,10 @@ impl Pki {
         let dir = dir.join("pki");
         make_dir(&dir)?;
         let mut pki = Self { dir, roles: Vec::new() };
-        for role in ["broker", "node", "operator", "viewer", "stranger"] {
-            let issuer = ca(role).map_err(failed)?;
+        for role in ROLES {
+            let key = KeyPair::generate().map_err(failed)?;
+            write_key(&pki.ca_key(role), &key)?;
+            let issuer = ca(role, key).map_err(failed)?;
             fs::write(pki.ca(role), issuer.pem())?;
             pki.roles.push((role, issuer));
         }
@@ -80,6 +85,21 @@ impl Pki {
         pki.issue("operator", "operator", &Subject::client("olga"))?;
         pki.issue("viewer", "viewer", &Subject::client("victor"))?;
         Ok(pki)
+    }
+
+    /// What [`Pki::new`] made below `dir`, with which CAs can go on signing.
+    pub fn again(dir: &Path) -> Result<Self, WorldError> {
+        let mut pki = Self { dir: dir.join("pki"), roles: Vec::new() };
+        for role in ROLES {
+            let key = fs::read_to_string(pki.ca_key(role))?;
+            let key = KeyPair::from_pem(&key).map_err(failed)?;
+            pki.roles.push((role, ca(role, key).map_err(failed)?));
+        }
+        Ok(pki)
+    }
+
+    fn ca_key(&self, role: &str) -> PathBuf {
+        self.dir.join(format!("{role}-ca.key"))
     }
 
     /// PEM of a role's CA.
@@ -169,16 +189,20 @@ impl Pki {
         let certificate = params.signed_by(key, issuer).map_err(failed)?;
         let files = self.files(name);
         fs::write(&files.certificate, certificate.pem())?;
-        fs::write(&files.key, key.serialize_pem())?;
-        fs::set_permissions(&files.key, fs::Permissions::from_mode(0o600))?;
+        write_key(&files.key, key)?;
         Ok(files)
     }
 }
 
-fn ca(role: &str) -> Result<CertifiedIssuer<'static, KeyPair>, rcgen::Error> {
+fn write_key(file: &Path, key: &KeyPair) -> Result<(), WorldError> {
+    fs::write(file, key.serialize_pem())?;
+    Ok(fs::set_permissions(file, fs::Permissions::from_mode(0o600))?)
+}
+
+fn ca(role: &str, key: KeyPair) -> Result<CertifiedIssuer<'static, KeyPair>, rcgen::Error> {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, format!("{role} CA"));
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    CertifiedIssuer::self_signed(params, KeyPair::generate()?)
+    CertifiedIssuer::self_signed(params, key)
 }

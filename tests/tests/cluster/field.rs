@@ -1,103 +1,164 @@
-//! The field of the stories: servers, the driver on the node, the agent as its DaemonSet, and an
-//! image with Kerberos tools for pods.
+//! The field of the stories: all that an operator installs, the realm outside it, and tenants.
 
-use std::{error::Error, fs, path::Path, time::Duration};
+use std::{cell::Cell, error::Error, time::Duration};
 
 use krb_tests::{
-    cluster::{Cluster, Image, wait},
-    realm::packages,
-    world::{node::DRIVER_DIR, pki},
+    cluster::{Cluster, NODES, ServiceProxy, wait},
+    realm::Realm,
+    world::Account,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    images::Images,
+    install::{self, Installed},
+    outside::Outside,
+    pod::Pod,
+    story::Told,
+    tenant,
+    workload::{Kind, Workload},
 };
 
-use crate::{programs, servers::Servers};
-
-/// What the agent's DaemonSet is made of in earnest.
-const DAEMON_SET: &str = include_str!("../../../deploy/node-agent.yaml");
-/// The image that it names.
-const AGENT_IMAGE: &str = "krb-node-agent:0.1.0";
-/// Where the agent's configuration lies on the node.
-const CONFIG: &str = "/etc/krb-broker";
-/// How long the agent may take to run.
-const AGENT: Duration = Duration::from_secs(90);
+/// How long a workload may take until all its pods are ready.
+const READY: Duration = Duration::from_secs(240);
 
 /// Everything that a pod needs around it.
-pub struct Field {
-    pub servers: Servers,
+pub struct Field<'a> {
+    /// The cluster.
+    pub cluster: &'a Cluster,
+    // dropped in this order: the broker before the realm
+    /// What was installed.
+    pub installed: Installed,
+    images: Images,
+    outside: Outside,
+    _proxy: ServiceProxy,
+    counter: Cell<u32>,
 }
 
-impl Field {
-    /// Sets it up on the cluster's node `n1`.
-    pub fn prepare(cluster: &Cluster) -> Result<Self, Box<dyn Error>> {
-        let servers = Servers::start(cluster)?;
-        cluster.load(&tools_image()?)?;
-        let agent = Image::new("krb-node-agent");
-        let agent = agent.file(&programs::stripped_agent(), AGENT_PROGRAM).entry(AGENT_PROGRAM);
-        cluster.load(&agent)?;
-        cluster.node("n1").install_driver(&programs::driver(), DRIVER_DIR)?;
-        configure_agent(cluster, &servers)?;
-        cluster.kubectl().apply(&DAEMON_SET.replace(AGENT_IMAGE, &agent.reference()))?;
-        agent_pod(cluster)?;
-        Ok(Self { servers })
+impl<'a> Field<'a> {
+    /// Sets it up.
+    pub fn prepare(cluster: &'a Cluster) -> Result<Self, Box<dyn Error>> {
+        let proxy = ServiceProxy::keep(cluster, &NODES);
+        let outside = Outside::prepare(cluster)?;
+        let images = Images::load(cluster)?;
+        tenant::prepare(&cluster.kubectl())?;
+        let installed = Installed::on(cluster, &outside, &images)?;
+        Ok(Self { cluster, installed, images, outside, _proxy: proxy, counter: Cell::new(0) })
+    }
+
+    /// The realm.
+    pub fn realm(&self) -> &Realm {
+        &self.outside.realm
+    }
+
+    /// A workload of a tenant in the making. Its name is `name` and a number of its own, so that
+    /// stories don't meet each other's.
+    pub fn workload(&self, kind: Kind, tenant: &Account, name: &str) -> Workload {
+        let number = self.counter.replace(self.counter.get() + 1);
+        Workload::new(kind, tenant, &format!("{name}-{number}"), &self.images.tools.reference())
+    }
+
+    /// A pod of [`tenant::TSFOO`] that asks for HTTP and a ticket, started on this node.
+    pub fn web(&self, name: &str, node: &str) -> Result<Pod<'_>, Box<dyn Error>> {
+        let pod = self.workload(Kind::Pod, &tenant::TSFOO, name);
+        let mut pods = self.start(&pod.services("HTTP").ticket().on(node))?;
+        pods.pop().ok_or_else(|| "no pod was made".into())
+    }
+
+    /// Applies a workload as its owner wrote it; the webhook adds the volume, where it is asked.
+    pub fn apply(&self, workload: &Workload) -> Told {
+        Ok(self.cluster.kubectl().apply(&workload.manifest())?)
+    }
+
+    /// The manifest of a workload with the volume that it asks for, as `krb-broker inject` makes it.
+    pub fn injected(&self, workload: &Workload) -> Result<String, Box<dyn Error>> {
+        self.installed.inject(&workload.manifest())
+    }
+
+    /// The only pod of a workload, whatever it does, once it exists.
+    pub fn pod_of(&self, workload: &Workload) -> Result<Pod<'_>, Box<dyn Error>> {
+        let what = format!("the pod of {}", workload.name());
+        let object = wait::until(&what, READY, || Ok(self.objects_of(workload)?.pop()))?;
+        Pod::of(self, workload.tenant(), &object)
+    }
+
+    /// Applies a workload and waits until as many pods are ready as it makes.
+    pub fn start(&self, workload: &Workload) -> Result<Vec<Pod<'_>>, Box<dyn Error>> {
+        self.apply(workload)?;
+        self.wait_ready(workload, READY)?;
+        self.pods_of(workload)
+    }
+
+    /// Waits until as many pods of a workload are ready as it makes.
+    pub fn wait_ready(&self, workload: &Workload, limit: Duration) -> Told {
+        let what = format!("{} pods of {} to be ready", workload.count(), workload.name());
+        let mut ready = 0;
+        let outcome = wait::until(&what, limit, || {
+            ready = self.objects_of(workload)?.iter().filter(is_ready).count();
+            Ok((ready >= workload.count()).then_some(()))
+        });
+        let Err(error) = outcome else { return Ok(()) };
+        let events = ["-n", workload.namespace(), "get", "events", "--field-selector=type=Warning"];
+        let said = self.cluster.kubectl().run(&events)?;
+        let last: Vec<_> = said.lines().rev().take(20).collect();
+        Err(format!("{error}: {ready} are\n{}", last.join("\n")).into())
+    }
+
+    /// The pods of a workload, whatever they do.
+    pub fn pods_of(&self, workload: &Workload) -> Result<Vec<Pod<'_>>, Box<dyn Error>> {
+        let objects = self.objects_of(workload)?;
+        objects.iter().map(|object| Pod::of(self, workload.tenant(), object)).collect()
+    }
+
+    fn objects_of(
+        &self,
+        workload: &Workload,
+    ) -> Result<Vec<Value>, krb_tests::cluster::ClusterError> {
+        let selector = workload.selector();
+        self.cluster.kubectl().list(workload.namespace(), "pods", &["-l", &selector])
+    }
+
+    /// Deletes a workload; its pods go by themselves.
+    pub fn delete(&self, workload: &Workload) -> Told {
+        let delete = ["-n", workload.namespace(), "delete", workload.kind(), workload.name()];
+        Ok(self.cluster.kubectl().run(&[&delete[..], &["--wait=false"]].concat()).map(drop)?)
+    }
+
+    /// The leases that fit a `ListLeasesRequest`.
+    pub fn leases(&self, request: &Value) -> Result<Vec<Value>, Box<dyn Error>> {
+        self.installed.operator.leases(request)
+    }
+
+    /// The newest lease of a pod.
+    pub fn lease_of(&self, pod: &Pod<'_>) -> Result<Value, Box<dyn Error>> {
+        let mut leases = self.leases(&json!({ "podUid": pod.uid }))?;
+        leases.sort_by_key(|lease| lease["acquiredAt"].as_str().unwrap_or_default().to_owned());
+        leases.pop().ok_or_else(|| format!("{} has no lease", pod.name).into())
+    }
+
+    /// The highest kvno that the KDC has of a principal.
+    pub fn kdc_kvno(&self, principal: &str) -> Result<u64, Box<dyn Error>> {
+        let shown = self.realm().kadmin_local(&["getprinc", principal])?;
+        let kvnos = shown.lines().filter_map(|line| line.strip_prefix("Key: vno "));
+        let kvnos = kvnos.filter_map(|line| line.split([',', ' ']).next()?.parse().ok());
+        kvnos.max().ok_or_else(|| format!("{principal} has no key:\n{shown}").into())
+    }
+
+    /// The audit records of an event, oldest first.
+    pub fn audited(&self, event: &str) -> Vec<Value> {
+        let log = self.installed.audit();
+        let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
+        lines.filter(|line: &Value| line["event"] == event).collect()
+    }
+
+    /// What a part said last: `krb-broker`, `krb-broker-admission` or `krb-node-agent`.
+    pub fn log(&self, part: &str) -> String {
+        install::log(self.cluster, part)
     }
 }
 
-const AGENT_PROGRAM: &str = "/usr/bin/krb-node-agent";
-
-/// The image of the stories' pods: clients of Kerberos, as Debian has them.
-fn tools_image() -> Result<Image, Box<dyn Error>> {
-    let tools = ["klist", "kinit", "kvno", "kdestroy", "gss-client", "gss-server"];
-    tools.iter().try_fold(Image::new("krb-tools"), |image, tool| {
-        Ok(image.file(&packages::bin(tool)?, &format!("/usr/bin/{tool}")))
-    })
-}
-
-/// Puts on the node what an operator would: the configuration, and the node's certificate.
-fn configure_agent(cluster: &Cluster, servers: &Servers) -> Result<(), Box<dyn Error>> {
-    let node = cluster.node("n1");
-    let (certificate, key) = node.certificate();
-    let config = format!(
-        r#"
-node = "n1"
-broker = "https://{}"
-broker_name = "{broker_name}"
-ca = "{CONFIG}/ca.pem"
-certificate = "{CONFIG}/node.pem"
-key = "{CONFIG}/node.key"
-driver_directory = "{DRIVER_DIR}"
-"#,
-        servers.broker.address(),
-        broker_name = pki::BROKER,
-    );
-    let staged = cluster.dir().join("agent.toml");
-    fs::write(&staged, config)?;
-    node.exec(&format!("mkdir -p -m 0700 {CONFIG}"))?;
-    let files: [(&Path, &str); 4] = [
-        (&staged, "agent.toml"),
-        (&servers.pki.ca("broker"), "ca.pem"),
-        (&certificate, "node.pem"),
-        (&key, "node.key"),
-    ];
-    for (source, name) in files {
-        node.exec(&format!("install -m 0400 {} {CONFIG}/{name}", source.display()))?;
-    }
-    Ok(())
-}
-
-/// Waits until the agent of the node runs; the name of its pod.
-pub fn agent_pod(cluster: &Cluster) -> Result<String, Box<dyn Error>> {
-    let kubectl = cluster.kubectl();
-    let asked = ["-n", "krb-broker", "get", "pods", "-o", "name", "--field-selector"];
-    let asked = [&asked[..], &["status.phase=Running"]].concat();
-    let pod = wait::until("the agent's pod", AGENT, || {
-        let names = kubectl.run(&asked)?;
-        Ok(names.lines().next().map(|name| name.trim_start_matches("pod/").to_owned()))
-    })?;
-    kubectl.wait_ready("krb-broker", &pod)?;
-    Ok(pod)
-}
-
-/// What the agent said, of this run of it and the one before.
-pub fn agent_log(cluster: &Cluster) -> String {
-    let logs = ["-n", "krb-broker", "logs", "--tail=30", "-l", "app=krb-node-agent"];
-    cluster.kubectl().run(&logs).unwrap_or_else(|error| error.to_string())
+fn is_ready(object: &&Value) -> bool {
+    let conditions = object["status"]["conditions"].as_array();
+    let is_ready = |c: &Value| c["type"] == "Ready" && c["status"] == "True";
+    conditions.is_some_and(|conditions| conditions.iter().any(is_ready))
 }

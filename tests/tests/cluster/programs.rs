@@ -21,13 +21,25 @@ pub fn repository() -> &'static Path {
 pub fn bring() -> Result<(), Box<dyn Error>> {
     packages::bin("krb5kdc")?;
     run(Command::new("bash").arg(repository().join("tests/packages-python.sh")))?;
-    // what `make build` does; quick after it
+    // a part of what `make build` does; quick after it
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    run(Command::new(cargo).args(["build", "--quiet", "--locked", "--workspace", "--bins"]))?;
+    let build = ["build", "--quiet", "--locked", "--workspace"];
+    let ours = ["--bin", "krb-broker", "--bin", "krb-node-agent"];
+    run(Command::new(cargo).args(build).args(ours))?;
     run(Command::new("sh").arg("flexvolume/build.sh").arg(driver()))?;
-    // without what debuggers read it is a tenth of the size, and the image loads as much faster
-    fs::create_dir_all(stripped_agent().parent().ok_or("no directory")?)?;
-    run(Command::new("strip").arg("-o").arg(stripped_agent()).arg(program("krb-node-agent")?))
+    // without what debuggers read they are a tenth of the size, and images load as much faster
+    fs::create_dir_all(stripped("").parent().ok_or("no directory")?)?;
+    ["krb-node-agent", "krb-broker"].into_iter().try_for_each(strip)
+}
+
+/// Strips a program, unless that was done since it was built: images are known by its time.
+fn strip(name: &str) -> Result<(), Box<dyn Error>> {
+    let (built, stripped) = (program(name)?, stripped(name));
+    let time = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).ok();
+    if time(&stripped) > time(&built) {
+        return Ok(());
+    }
+    run(Command::new("strip").arg("-o").arg(stripped).arg(built))
 }
 
 /// The driver, static.
@@ -35,14 +47,24 @@ pub fn driver() -> PathBuf {
     repository().join("target/dist/krb-flexvolume")
 }
 
-/// The agent.
-pub fn stripped_agent() -> PathBuf {
-    repository().join("target/dist/krb-node-agent")
+/// One of our programs without what debuggers read.
+pub fn stripped(name: &str) -> PathBuf {
+    repository().join("target/stripped").join(name)
 }
 
 /// The Python that has the stock gRPC client.
 pub fn python() -> PathBuf {
     repository().join("target/venv/bin/python")
+}
+
+/// Runs one of our programs to its end; what it printed, or what it complained of.
+pub fn run_ours(name: &str, arguments: &[&str]) -> Result<String, Box<dyn Error>> {
+    let output = Command::new(program(name)?).args(arguments).stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(String::from_utf8(output.stdout)?);
+    }
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    Err(format!("{name} {}: {said}", arguments.join(" ")).into())
 }
 
 /// Runs a command to its end, in the repository.

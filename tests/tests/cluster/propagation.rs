@@ -6,7 +6,13 @@ use std::path::PathBuf;
 
 use krb_tests::cluster::Cluster;
 
-use crate::story::{Told, World};
+use crate::story::{Needs, Story, Told, World, story};
+
+/// Told in this order.
+pub const STORIES: &[Story] = &[
+    story!(a_volume_is_mounted_for_its_pod_and_gone_after_it).needing(Needs::Machines),
+    story!(an_agent_in_a_pod_fills_what_the_driver_mounted_on_the_node).needing(Needs::Machines),
+];
 
 /// The driver of these stories: a shell script that mounts a tmpfs with the file `hello`.
 const DRIVER: &str = "example.com~min";
@@ -75,7 +81,7 @@ fn install_driver(cluster: &Cluster) -> Told {
     Ok(cluster.node("n1").install_driver(&script, DRIVER)?)
 }
 
-pub fn a_volume_is_mounted_for_its_pod_and_gone_after_it(world: &World<'_>) -> Told {
+fn a_volume_is_mounted_for_its_pod_and_gone_after_it(world: &World<'_>) -> Told {
     let cluster = world.cluster;
     let kubectl = cluster.kubectl();
     install_driver(cluster)?;
@@ -89,11 +95,10 @@ pub fn a_volume_is_mounted_for_its_pod_and_gone_after_it(world: &World<'_>) -> T
     assert_eq!(kubectl.exec("default", "plain", "main", "cat /v/hello")?, "hi\n");
 
     kubectl.delete_pod("default", "plain")?;
-    cluster.node("n1").wait_unmounted(&target)?;
-    Ok(kubectl.wait_gone("default", "plain")?)
+    Ok(cluster.node("n1").wait_unmounted(&target)?)
 }
 
-pub fn an_agent_in_a_pod_fills_what_the_driver_mounted_on_the_node(world: &World<'_>) -> Told {
+fn an_agent_in_a_pod_fills_what_the_driver_mounted_on_the_node(world: &World<'_>) -> Told {
     let cluster = world.cluster;
     let kubectl = cluster.kubectl();
     install_driver(cluster)?;

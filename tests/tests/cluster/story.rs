@@ -7,26 +7,79 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use krb_tests::cluster::{Cluster, wait};
+use krb_tests::cluster::{Cluster, NODES, wait};
 
-use crate::field::{self, Field};
+use crate::field::Field;
 
 /// What a story comes to: nothing, or why it could not be told. It may also panic.
 pub type Told = Result<(), Box<dyn Error>>;
+
+/// What a story must be able to do to the cluster.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Needs {
+    /// What everybody can who may use `kubectl`.
+    Nothing,
+    /// Commands on the machines themselves: their mounts, their kubelet.
+    Machines,
+    /// Power cuts, pulled cables.
+    Power,
+    /// Stopping and starting the API server.
+    ApiControl,
+}
+
+impl Needs {
+    fn in_words(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Machines => "root on the machines",
+            Self::Power => "machines whose power and cables can be cut",
+            Self::ApiControl => "an API server that can be stopped",
+        }
+    }
+}
 
 /// One story.
 pub struct Story {
     /// A sentence.
     pub name: &'static str,
+    /// What it must be able to do to the cluster.
+    pub needs: Needs,
+    /// Whether it is left out unless everything is asked for.
+    pub is_long: bool,
     /// The story itself.
     pub tell: fn(&World<'_>) -> Told,
 }
+
+impl Story {
+    /// One that needs nothing.
+    pub const fn new(name: &'static str, tell: fn(&World<'_>) -> Told) -> Self {
+        Self { name, needs: Needs::Nothing, is_long: false, tell }
+    }
+
+    /// The same with a need.
+    pub const fn needing(self, needs: Needs) -> Self {
+        Self { needs, ..self }
+    }
+
+    /// The same, told only when everything is asked for.
+    pub const fn long(self) -> Self {
+        Self { is_long: true, ..self }
+    }
+}
+
+/// The story that a function of this module tells: its name is the function's.
+macro_rules! story {
+    ($tell:ident) => {
+        $crate::story::Story::new(stringify!($tell), $tell)
+    };
+}
+pub(crate) use story;
 
 /// What the stories share.
 pub struct World<'a> {
     /// The cluster.
     pub cluster: &'a Cluster,
-    field: OnceCell<Result<Field, String>>,
+    field: OnceCell<Result<Field<'a>, String>>,
 }
 
 impl<'a> World<'a> {
@@ -35,28 +88,65 @@ impl<'a> World<'a> {
         Self { cluster, field: OnceCell::new() }
     }
 
-    /// The servers and the agent, prepared for the first story that asks.
-    pub fn field(&self) -> Result<&Field, String> {
-        let prepare = || Field::prepare(self.cluster).map_err(|error| error.to_string());
+    /// All that an operator installs, prepared for the first story that asks.
+    pub fn field(&self) -> Result<&Field<'a>, String> {
+        let prepare = || {
+            let started = wait::monotonic();
+            let field = Field::prepare(self.cluster).map_err(|error| error.to_string());
+            let took = (wait::monotonic() - started).as_secs();
+            println!("cluster-test: installed after {took} s more");
+            field
+        };
         self.field.get_or_init(prepare).as_ref().map_err(Clone::clone)
+    }
+
+    /// Whether stories can do such things to this cluster.
+    fn offers(&self, needs: Needs) -> bool {
+        needs == Needs::Nothing || self.cluster.is_ours()
     }
 }
 
-/// Tells the stories whose names contain one of `filters` (all when there is none), prints what
-/// cargo's own runner would print, and says whether all went well.
-pub fn tell(stories: &[Story], world: &World<'_>, filters: &[String]) -> bool {
-    let filters: Vec<_> = filters.iter().filter(|filter| !filter.starts_with('-')).collect();
-    let wanted =
-        |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(*filter));
+/// Which stories to tell.
+#[derive(Clone, Debug, Default)]
+pub struct Choice {
+    /// Parts of names; none: all.
+    pub filters: Vec<String>,
+    /// The long ones, too. One that a filter names by its whole name is told anyway.
+    pub everything: bool,
+}
+
+impl Choice {
+    fn has(&self, story: &Story) -> bool {
+        let named = self.filters.iter().any(|filter| filter == story.name);
+        let fits = self.filters.is_empty()
+            || self.filters.iter().any(|filter| story.name.contains(filter.as_str()));
+        named || (fits && (self.everything || !story.is_long))
+    }
+}
+
+/// Tells the chosen stories, prints what cargo's own runner would print, names those that this
+/// cluster can't be told, and says whether all went well.
+pub fn tell<'s>(
+    stories: impl Iterator<Item = &'s Story>,
+    world: &World<'_>,
+    choice: &Choice,
+) -> bool {
     let started = wait::monotonic();
-    let (chosen, left_out): (Vec<_>, Vec<_>) = stories.iter().partition(|story| wanted(story.name));
-    println!("\nrunning {} tests", chosen.len());
-    let failed = chosen.iter().filter(|story| !tell_one(story, world)).count();
+    let (chosen, left_out): (Vec<_>, Vec<_>) = stories.partition(|story| choice.has(story));
+    let (able, unable): (Vec<_>, Vec<_>) =
+        chosen.into_iter().partition(|story| world.offers(story.needs));
+    println!("\nrunning {} tests", able.len());
+    let failed = able.iter().filter(|story| !tell_one(story, world)).count();
+    for story in &unable {
+        let needs = story.needs.in_words();
+        println!("cluster-test: story {} NOT RUN (needs {needs})", story.name);
+    }
     println!(
-        "\ntest result: {}. {} passed; {failed} failed; 0 ignored; 0 measured; {} filtered out; \
+        "\ntest result: {}. {} passed; {failed} failed; {} ignored; 0 measured; {} filtered out; \
          finished in {:.2}s\n",
         if failed == 0 { "ok" } else { "FAILED" },
-        chosen.len() - failed,
+        able.len() - failed,
+        unable.len(),
         left_out.len(),
         (wait::monotonic() - started).as_secs_f64(),
     );
@@ -91,17 +181,19 @@ fn look_around(world: &World<'_>) {
         let said = kubectl.run(arguments).unwrap_or_else(|error| error.to_string());
         println!("---- kubectl {}\n{said}", arguments.join(" "));
     }
-    println!("---- the end of kubelet's log\n{}", kubelet_log(world.cluster));
+    for node in NODES {
+        println!("---- the end of kubelet's log on {node}\n{}", kubelet_log(world.cluster, node));
+    }
     if let Some(Ok(field)) = world.field.get() {
-        println!("---- the cluster as the broker sees it: {}", field.servers.objects.failure());
-        println!("---- the end of the broker's log\n{}", end_of(&field.servers.broker.log()));
-        println!("---- the end of the agent's log\n{}", field::agent_log(world.cluster));
+        for part in ["krb-broker", "krb-broker-admission", "krb-node-agent"] {
+            println!("---- the end of the log of {part}\n{}", field.log(part));
+        }
     }
 }
 
 /// The last lines about volumes, and the last errors.
-fn kubelet_log(cluster: &Cluster) -> String {
-    let log = fs::read_to_string(cluster.node("n1").kubelet_log()).unwrap_or_default();
+fn kubelet_log(cluster: &Cluster, node: &str) -> String {
+    let log = fs::read_to_string(cluster.node(node).kubelet_log()).unwrap_or_default();
     let of_interest =
         |line: &&str| (line.contains('~') || line.starts_with('E')) && !line.contains("httplog");
     end_of(&log.lines().filter(of_interest).collect::<Vec<_>>().join("\n"))
