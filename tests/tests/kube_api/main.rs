@@ -2,6 +2,8 @@
 //!
 //! Where its binaries are not to be had, each test says `kube_api: NOT RUN` and passes.
 
+mod admission;
+
 use krb_tests::kube_api::KubeApi;
 
 #[test]
