@@ -6,12 +6,14 @@
 //! - [`run`]: the webhook, `krb-broker admission`, a program without key, store or KDC.
 //! - [`mutate`] and [`validate`]: its two pure decisions, on what [`review`] reads; a
 //!   [`refusal`] is what the person who applies a pod is told.
+//! - [`callers`]: who may ask it.
 //! - [`server`], `connections`, [`serving`]: requests, connections and the certificate, each
 //!   bounded; [`self_made`] is a certificate that the replicas make themselves.
 //!
 //! Nothing here gives authority: the broker decides again, from its own copy of the spec.
 
 mod ask;
+pub mod callers;
 pub mod command;
 mod connections;
 pub mod inject;

@@ -14,10 +14,11 @@ use tower::ServiceExt as _;
 use super::{POD, parsed};
 use crate::{
     admission::{
+        callers::Callers,
         server::{MAX_BODY, Proof, Webhook, router},
         serving::Certificates,
     },
-    clock::SystemClock,
+    clock::{Boottime, SystemClock},
     entitlement::{
         policy::Policy,
         tests::{TSBAR, TSFOO, rules},
@@ -31,11 +32,11 @@ fn webhook(places: usize, proof_wanted: bool) -> (tempfile::TempDir, Router) {
     fs::write(directory.path().join("bar.yaml"), TSBAR).unwrap();
     let clock = Arc::new(SystemClock);
     let policy = Policy::load(directory.path().to_owned(), rules(), clock.clone()).unwrap();
-    let ca = proof_wanted.then(|| "/nonexistent".into());
     let webhook = Webhook {
         policy: Arc::new(policy),
-        certificates: Arc::new(Certificates::new(ca)),
+        certificates: Arc::new(Certificates::new(None)),
         clock,
+        callers: Callers::new(proof_wanted, None).unwrap(),
         places: Semaphore::new(places),
     };
     (directory, router(Arc::new(webhook)).layer(Extension(Proof(false))))
@@ -89,4 +90,36 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     let never = Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
     let answered = tokio::time::timeout(Duration::from_secs(6), post(&router, "/mutate", never));
     assert_eq!(answered.await.unwrap().0, StatusCode::REQUEST_TIMEOUT);
+}
+
+#[test]
+fn only_who_knows_the_end_of_the_path_may_ask() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let callers = |text: &str| {
+        fs::write(file.path(), text).unwrap();
+        Callers::new(false, Some(file.path()))
+    };
+    let text = "0123456789-ABCDEFGHIJ_k";
+    let knowing = callers(&format!("{text}\n")).unwrap();
+    assert!(knowing.may_ask(false, Some(text)));
+    for said in [None, Some(""), Some("0123456789-ABCDEFGHIJ_"), Some("x")] {
+        assert!(!knowing.may_ask(true, said), "{said:?}");
+    }
+    for unfit in ["", "short", "0123456789 0123456789", "01234567890123456789/"] {
+        assert!(callers(unfit).is_err(), "{unfit}");
+    }
+    let open = Callers::new(false, None).unwrap();
+    assert!(open.may_ask(false, None) && !open.may_ask(false, Some(text)));
+    let proved = Callers::new(true, None).unwrap();
+    assert!(proved.may_ask(true, None) && !proved.may_ask(false, None));
+}
+
+#[test]
+fn strangers_are_counted_and_not_logged_one_by_one() {
+    let callers = Callers::new(true, None).unwrap();
+    let at = |seconds| Boottime(Duration::from_secs(seconds));
+    assert_eq!(callers.count_stranger(at(1)), Some(1));
+    assert_eq!(callers.count_stranger(at(2)), None);
+    assert_eq!(callers.count_stranger(at(10)), None);
+    assert_eq!(callers.count_stranger(at(11)), Some(3));
 }
