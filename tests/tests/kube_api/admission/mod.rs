@@ -27,7 +27,10 @@ kind: Namespace
 metadata: {name: outside}
 ";
 
-/// An API server where a webhook is called, with a certificate from files.
+/// What the paths end with where callers must know it.
+const PATH_END: &str = "fT3-0123456789_abcdefgh";
+
+/// An API server where a webhook is called at paths that end so, with a certificate from files.
 struct World {
     api: KubeApi,
     webhook: Webhook,
@@ -35,16 +38,20 @@ struct World {
 }
 
 /// `None`: there is no API server to be had, and it has been said.
-fn world(more_tls: &str) -> Result<Option<World>, Failed> {
+fn world(path_end: &str) -> Result<Option<World>, Failed> {
     let flags = vec!["--feature-gates=EphemeralContainers=true".to_owned()];
     let Some(api) = KubeApi::start_with(&Options { flags, ..Options::default() })? else {
         return Ok(None);
     };
     let dir = tempfile::tempdir()?;
     let ca = certificate(dir.path())?;
-    let webhook = Webhook::start(dir.path(), &files(dir.path(), more_tls))?;
+    if !path_end.is_empty() {
+        fs::write(dir.path().join("path-end"), path_end)?;
+    }
+    let webhook = Webhook::start(dir.path(), &files(dir.path(), ""))?;
     api.kubectl().apply(NAMESPACES)?;
-    let text = configurations(&webhook.url("mutate"), &webhook.url("validate"), Some(&ca));
+    let url = |path: &str| webhook.url(format!("{path}/{path_end}").trim_end_matches('/'));
+    let text = configurations(&url("mutate"), &url("validate"), Some(&ca));
     api.kubectl().apply(&text)?;
     let called =
         || Ok(apply(api.kubectl(), &pod("probe", |p| annotate(p, "ts/token", "x"))).is_err());
@@ -87,7 +94,7 @@ fn apply(kubectl: &Kubectl, object: &Value) -> Result<(), String> {
 
 #[test]
 fn an_applied_pod_is_injected_once_and_a_dry_run_leaves_nothing() -> Result<(), Failed> {
-    let Some(world) = world("")? else { return Ok(()) };
+    let Some(world) = world(PATH_END)? else { return Ok(()) };
     let World { api, webhook, .. } = &world;
     let kubectl = api.kubectl();
     apply(kubectl, &pod("web", |_| ()))?;
@@ -130,6 +137,11 @@ fn an_applied_pod_is_injected_once_and_a_dry_run_leaves_nothing() -> Result<(), 
         let made = kubectl.get(namespace, "pod", name)?.ok_or("no pod")?;
         assert_eq!(made["spec"]["volumes"], Value::Null, "{name}");
     }
+    let stranger = webhook.ask("mutate", &["-k", "-d", "{}"])?;
+    assert_eq!(
+        stranger.0, 403,
+        "who does not know the end of the path learns nothing: {stranger:?}"
+    );
     assert!(!webhook.log().contains("panicked"));
     Ok(())
 }

@@ -48,8 +48,11 @@ impl Webhook {
         fs::write(entitlements.join("all.yaml"), ENTITLEMENTS)?;
         let config = dir.join("admission.toml");
         let entitlements = entitlements.display();
+        let end = dir.join("path-end");
+        let end = end.exists().then(|| format!("path_end = \"{}\"\n", end.display()));
+        let end = end.unwrap_or_default();
         let text = format!(
-            "listen = \"{address}\"\nrealm = \"EXAMPLE.COM\"\n[entitlements]\n\
+            "listen = \"{address}\"\nrealm = \"EXAMPLE.COM\"\n{end}[entitlements]\n\
              dir = \"{entitlements}\"\nreload_every = \"200ms\"\n{tls}"
         );
         fs::write(&config, text)?;
