@@ -95,6 +95,9 @@ pub enum StartError {
     /// What was found at the KDC forbids to run.
     #[error("{0}")]
     Refused(String),
+    /// The cluster's API server can't be reached by what is configured.
+    #[error("the cluster")]
+    Cluster(#[from] ConnectError),
     /// The API can't be served.
     #[error("the API")]
     Serve(#[from] ServeError),
@@ -281,7 +284,7 @@ pub(crate) fn realm_client(
 }
 
 /// The client of the cluster's API server, where there is one. Nothing is asked yet.
-pub(crate) async fn cluster_client(config: &Config) -> Result<Option<kube::Client>, StartError> {
+pub(crate) async fn cluster(config: &Config) -> Result<Option<kube::Client>, StartError> {
     match &config.kubernetes {
         Some(settings) => Ok(Some(kubernetes::client::connect(settings).await?)),
         None => Ok(None),

@@ -4,6 +4,7 @@
 
 #![allow(missing_docs, reason = "names and sentences say it")]
 
+mod admission;
 mod away;
 mod events;
 mod field;
