@@ -104,7 +104,8 @@ pub struct Merge {
 impl Merge {
     /// Takes a notice.
     pub fn take(&mut self, mut notice: Notice, now: Now) {
-        notice.text.truncate(notice.text.floor_char_boundary(MAX_TEXT));
+        let end = (0..=MAX_TEXT).rev().find(|at| notice.text.is_char_boundary(*at));
+        notice.text.truncate(end.unwrap_or(0));
         let (pod, text) = (notice.pod.uid.clone(), notice.text.clone());
         let key = Key { pod, about: notice.about, text };
         self.make_room(now);
@@ -194,7 +195,7 @@ fn name(key: &Key, known: &Known) -> String {
     let hash = hash.finalize();
     let told: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let pod = known.notice.pod.name.as_str();
-    let pod = &pod[..pod.floor_char_boundary(200)];
+    let pod = pod.get(..200).unwrap_or(pod); // a DNS name: any place in it is a boundary
     format!("{}.{told}", pod.trim_end_matches(['.', '-']))
 }
 
