@@ -41,6 +41,8 @@ fn a_pod_that_asks_for_more_never_starts_and_its_owner_reads_why(world: &World<'
         assert!(line.contains(part), "{part}: {line}");
     }
     assert_eq!(pod.object()?["status"]["phase"], "Pending");
+    let denied = field.audited("lease.denied");
+    assert!(denied.iter().any(|line| line.to_string().contains(&pod.uid)), "{denied:?}");
     // between two tries nothing is mounted: kubelet would take what is left for a success
     pod.node().wait_unmounted(&pod.volumes())?;
 

@@ -51,7 +51,11 @@ pub struct Installed {
 
 impl Installed {
     /// Installs all, or upgrades what is there, and waits until it runs.
-    pub fn on(cluster: &Cluster, outside: &Outside, images: &Images) -> Result<Self, Box<dyn Error>> {
+    pub fn on(
+        cluster: &Cluster,
+        outside: &Outside,
+        images: &Images,
+    ) -> Result<Self, Box<dyn Error>> {
         let volumes = cluster.dir().join("volumes");
         let kubectl = cluster.kubectl();
         let label = "node-restriction.kubernetes.io/krb-broker=true";
@@ -181,7 +185,10 @@ pub fn pod_of(cluster: &Cluster, part: &str, fields: &str) -> Result<String, Box
     let pod = wait::until(&format!("a pod of {part}"), READY, || {
         let pods = kubectl.list(NAMESPACE, "pods", &["-l", &label, "--field-selector", fields])?;
         let lives = |pod: &&Value| pod["metadata"]["deletionTimestamp"].is_null();
-        Ok(pods.iter().find(lives).and_then(|pod| pod["metadata"]["name"].as_str().map(str::to_owned)))
+        Ok(pods
+            .iter()
+            .find(lives)
+            .and_then(|pod| pod["metadata"]["name"].as_str().map(str::to_owned)))
     })?;
     kubectl.wait_ready(NAMESPACE, &pod)?;
     Ok(pod)
@@ -191,7 +198,8 @@ pub fn pod_of(cluster: &Cluster, part: &str, fields: &str) -> Result<String, Box
 pub fn log(cluster: &Cluster, part: &str) -> String {
     let said = |more: &[&str]| -> Result<String, ClusterError> {
         let label = format!("app={part}");
-        let logs = ["-n", NAMESPACE, "logs", "--tail=40", "--prefix", "--all-containers", "-l", &label];
+        let logs =
+            ["-n", NAMESPACE, "logs", "--tail=40", "--prefix", "--all-containers", "-l", &label];
         cluster.kubectl().run(&[&logs[..], more].concat())
     };
     let before = said(&["--previous"]).unwrap_or_default();
