@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 
-use krb_node_agent::dial::{Dial as _, Proof, TlsDial, ToBroker};
+use krb_node_agent::dial::{Proof, TlsDial};
 use krb_proto::v1::{
     self, lease_service_client::LeaseServiceClient,
     namespace_service_client::NamespaceServiceClient,
     node_admin_service_client::NodeAdminServiceClient, node_service_client::NodeServiceClient,
     principal_service_client::PrincipalServiceClient, status_service_client::StatusServiceClient,
 };
+use tonic::transport::Channel;
 use tonic_types::StatusExt as _;
 
 use super::{WorldError, pki};
@@ -16,7 +17,7 @@ use super::{WorldError, pki};
 /// A channel of one caller.
 #[derive(Clone)]
 pub struct Api {
-    channel: ToBroker,
+    channel: Channel,
 }
 
 impl Api {
@@ -39,27 +40,27 @@ impl Api {
     }
 
     /// The channel itself, for services that are not ours.
-    pub fn channel(&self) -> ToBroker {
+    pub fn channel(&self) -> Channel {
         self.channel.clone()
     }
 
     /// `LeaseService`.
-    pub fn leases(&self) -> LeaseServiceClient<ToBroker> {
+    pub fn leases(&self) -> LeaseServiceClient<Channel> {
         LeaseServiceClient::new(self.channel.clone())
     }
 
     /// `StatusService`.
-    pub fn status(&self) -> StatusServiceClient<ToBroker> {
+    pub fn status(&self) -> StatusServiceClient<Channel> {
         StatusServiceClient::new(self.channel.clone())
     }
 
     /// `NamespaceService`.
-    pub fn namespaces(&self) -> NamespaceServiceClient<ToBroker> {
+    pub fn namespaces(&self) -> NamespaceServiceClient<Channel> {
         NamespaceServiceClient::new(self.channel.clone())
     }
 
     /// `NodeAdminService`.
-    pub fn node_admin(&self) -> NodeAdminServiceClient<ToBroker> {
+    pub fn node_admin(&self) -> NodeAdminServiceClient<Channel> {
         NodeAdminServiceClient::new(self.channel.clone())
     }
 
@@ -71,7 +72,7 @@ impl Api {
     }
 
     /// `PrincipalService`.
-    pub fn principals(&self) -> PrincipalServiceClient<ToBroker> {
+    pub fn principals(&self) -> PrincipalServiceClient<Channel> {
         PrincipalServiceClient::new(self.channel.clone())
     }
 
@@ -90,7 +91,7 @@ impl Api {
     }
 
     /// `NodeService`.
-    pub fn nodes(&self) -> NodeServiceClient<ToBroker> {
+    pub fn nodes(&self) -> NodeServiceClient<Channel> {
         NodeServiceClient::new(self.channel.clone())
     }
 
