@@ -130,10 +130,10 @@ async fn a_ticket_with_half_its_life_is_good_enough_while_no_kdc_answers_and_les
 async fn a_keytab_that_others_can_read_is_not_used() {
     let world = world();
     let path = world.dir.path().join("tsfoo.keytab");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     let error = world.ticket(&world.account).await.unwrap_err();
     let TicketError::Keys { source, .. } = error else { panic!("{error:?}") };
-    assert!(source.to_string().contains("640"), "{source}");
+    assert!(source.to_string().contains("644"), "{source}");
 }
 
 #[tokio::test]
