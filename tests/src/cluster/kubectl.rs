@@ -10,6 +10,8 @@ use serde_json::Value;
 
 use super::{ClusterError, command::Run, wait};
 
+/// How long a call may take.
+const CALL: Duration = Duration::from_secs(60);
 /// How long a pod may take to start or to go.
 const POD: Duration = Duration::from_secs(150);
 
@@ -17,16 +19,23 @@ const POD: Duration = Duration::from_secs(150);
 #[derive(Clone, Debug)]
 pub struct Kubectl {
     kubeconfig: PathBuf,
+    limit: Duration,
 }
 
 impl Kubectl {
     pub(crate) fn new(kubeconfig: PathBuf) -> Self {
-        Self { kubeconfig }
+        Self { kubeconfig, limit: CALL }
+    }
+
+    /// The same for a call that waits.
+    pub fn patient(self, limit: Duration) -> Self {
+        Self { limit, ..self }
     }
 
     fn call<A: AsRef<str>>(&self, arguments: &[A]) -> Run {
         let arguments = arguments.iter().map(AsRef::as_ref);
-        Run::new("kubectl").arg("--kubeconfig").arg(&self.kubeconfig).args(arguments)
+        let run = Run::new("kubectl").arg("--kubeconfig").arg(&self.kubeconfig);
+        run.args(arguments).limit(self.limit)
     }
 
     /// Runs it; what it printed.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     images::Images,
-    install::{Installed, NAMESPACE},
+    install::{self, Installed},
     outside::Outside,
     pod::Pod,
     story::Told,
@@ -65,14 +65,14 @@ impl<'a> Field<'a> {
         pods.pop().ok_or_else(|| "no pod was made".into())
     }
 
-    /// Applies a workload as its owner wrote it.
+    /// Applies a workload as its owner wrote it; the webhook adds the volume, where it is asked.
     pub fn apply(&self, workload: &Workload) -> Told {
-        Ok(self.cluster.kubectl().apply(&self.injected(workload)?)?)
+        Ok(self.cluster.kubectl().apply(&workload.manifest())?)
     }
 
     /// The manifest of a workload with the volume that it asks for, as `krb-broker inject` makes it.
     pub fn injected(&self, workload: &Workload) -> Result<String, Box<dyn Error>> {
-        self.installed.inject(&self.outside, &workload.manifest())
+        self.installed.inject(&workload.manifest())
     }
 
     /// The only pod of a workload, whatever it does, once it exists.
@@ -145,19 +145,15 @@ impl<'a> Field<'a> {
     }
 
     /// The audit records of an event, oldest first.
-    pub fn audited(&self, event: &str) -> Result<Vec<Value>, Box<dyn Error>> {
-        Ok(self.installed.broker.audited(event))
+    pub fn audited(&self, event: &str) -> Vec<Value> {
+        let log = self.installed.audit();
+        let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
+        lines.filter(|line: &Value| line["event"] == event).collect()
     }
 
-    /// What the broker said.
-    pub fn broker_log(&self) -> String {
-        self.installed.broker.log()
-    }
-
-    /// What the agents said.
-    pub fn agent_log(&self) -> String {
-        let logs = ["-n", NAMESPACE, "logs", "--tail=30", "--prefix", "-l", "app=krb-node-agent"];
-        self.cluster.kubectl().run(&logs).unwrap_or_else(|error| error.to_string())
+    /// What a part said last: `krb-broker`, `krb-broker-admission` or `krb-node-agent`.
+    pub fn log(&self, part: &str) -> String {
+        install::log(self.cluster, part)
     }
 }
 

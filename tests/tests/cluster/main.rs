@@ -24,7 +24,6 @@ mod images;
 mod install;
 mod kinds;
 mod many;
-mod objects;
 mod operator;
 mod outside;
 mod pod;

@@ -55,6 +55,16 @@ pub fn python() -> PathBuf {
     repository().join("target/venv/bin/python")
 }
 
+/// Runs one of our programs to its end; what it printed, or what it complained of.
+pub fn run_ours(name: &str, arguments: &[&str]) -> Result<String, Box<dyn Error>> {
+    let output = Command::new(program(name)?).args(arguments).stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(String::from_utf8(output.stdout)?);
+    }
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    Err(format!("{name} {}: {said}", arguments.join(" ")).into())
+}
+
 /// Runs a command to its end, in the repository.
 ///
 /// What cargo tells a test about itself is kept from it: some crates' build scripts look at those

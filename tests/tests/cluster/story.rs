@@ -185,8 +185,9 @@ fn look_around(world: &World<'_>) {
         println!("---- the end of kubelet's log on {node}\n{}", kubelet_log(world.cluster, node));
     }
     if let Some(Ok(field)) = world.field.get() {
-        println!("---- the end of the broker's log\n{}", end_of(&field.broker_log()));
-        println!("---- the end of the agents' logs\n{}", field.agent_log());
+        for part in ["krb-broker", "krb-broker-admission", "krb-node-agent"] {
+            println!("---- the end of the log of {part}\n{}", field.log(part));
+        }
     }
 }
 
