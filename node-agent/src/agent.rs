@@ -13,10 +13,10 @@ use std::{
 use krb_proto::{Generation, v1::node_service_client::NodeServiceClient};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
 use crate::{
     clock::Clock,
+    dial::ToBroker,
     holdings::Holdings,
     journal::Journal,
     place::Place,
@@ -61,7 +61,7 @@ impl Default for Times {
 #[derive(Clone, Debug)]
 pub struct Attached {
     /// The broker.
-    pub client: NodeServiceClient<Channel>,
+    pub client: NodeServiceClient<ToBroker>,
     /// The generation that Welcome gave.
     pub generation: Generation,
     /// Cancelled when the session ends.

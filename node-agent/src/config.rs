@@ -14,7 +14,7 @@ use tonic::transport::Uri;
 
 use crate::{
     agent::Times,
-    dial::TlsDial,
+    dial::{Proof, TlsDial},
     place::{Kubelet, is_driver_directory},
 };
 
@@ -53,8 +53,9 @@ struct RawConfig {
     broker: Option<String>,
     broker_name: String,
     ca: PathBuf,
-    certificate: PathBuf,
-    key: PathBuf,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    token_file: Option<PathBuf>,
     #[serde(default = "kubelet_root")]
     kubelet_root: PathBuf,
     #[serde(default = "driver_directory")]
@@ -197,30 +198,61 @@ impl RawConfig {
         if !is_driver_directory(&self.driver_directory) {
             problems.add("driver_directory", "is not vendor~driver");
         }
-        for (field, path) in [("ca", &self.ca), ("certificate", &self.certificate)] {
-            problems.note(field, fs::metadata(path));
-        }
-        problems.note("key", only_owner_reads(&self.key));
+        problems.note("ca", fs::metadata(&self.ca));
+        let proof = proof(self.certificate, self.key, self.token_file, &mut problems);
         if !(1..=4096).contains(&self.limits.calls_at_once) {
             problems.add("limits.calls_at_once", "is not 1 to 4096");
         }
         let times = self.timeouts.check(&mut problems);
-        match (node, broker, broker_name) {
-            (Some(node), Some(broker), Some(broker_name)) if problems.0.is_empty() => Ok(Config {
-                node,
-                dial: TlsDial {
-                    broker,
-                    broker_name,
-                    ca: self.ca,
-                    certificate: self.certificate,
-                    key: self.key,
-                },
-                kubelet: Kubelet::new(self.kubelet_root, self.driver_directory),
-                run_dir: self.run_dir,
-                calls_at_once: self.limits.calls_at_once,
-                times,
-            }),
+        match (node, broker, broker_name, proof) {
+            (Some(node), Some(broker), Some(broker_name), Some(proof)) if problems.0.is_empty() => {
+                Ok(Config {
+                    node,
+                    dial: TlsDial { broker, broker_name, ca: self.ca, proof },
+                    kubelet: Kubelet::new(self.kubelet_root, self.driver_directory),
+                    run_dir: self.run_dir,
+                    calls_at_once: self.limits.calls_at_once,
+                    times,
+                })
+            }
             _ => Err(problems),
+        }
+    }
+}
+
+/// How the node proves who it is: a certificate with its key, or a token; exactly one of the two.
+fn proof(
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    token_file: Option<PathBuf>,
+    problems: &mut Problems,
+) -> Option<Proof> {
+    match (certificate, key, token_file) {
+        (Some(certificate), Some(key), None) => {
+            problems.note("certificate", fs::metadata(&certificate));
+            problems.note("key", only_owner_reads(&key));
+            Some(Proof::Certificate { certificate, key })
+        }
+        // the file need not be there yet: kubelet writes it, and writes it anew
+        (None, None, Some(file)) => {
+            problems.note("token_file", plain_absolute(&file));
+            Some(Proof::Token { file: file.into() })
+        }
+        (Some(_), None, None) => {
+            problems.add("key", "is missing beside `certificate`");
+            None
+        }
+        (None, Some(_), None) => {
+            problems.add("certificate", "is missing beside `key`");
+            None
+        }
+        (None, None, None) => {
+            problems.add("token_file", "is missing, and so are `certificate` and `key`");
+            None
+        }
+        (_, _, Some(_)) => {
+            problems.add("token_file", "stands beside `certificate` or `key`: only one can be");
+            None
         }
     }
 }
@@ -357,6 +389,26 @@ mod tests {
     fn documented_without_names() -> String {
         let named = |line: &&str| !line.starts_with("node =") && !line.starts_with("broker =");
         documented().lines().filter(named).map(|line| format!("{line}\n")).collect()
+    }
+
+    #[test]
+    fn a_node_has_a_certificate_with_its_key_or_a_token_and_nothing_between() {
+        let path = |there: bool| there.then(|| PathBuf::from("/nonexistent/file"));
+        for (certificate, key, token, wrong) in [
+            (true, true, false, &["certificate", "key"][..]), // they are not there
+            (true, false, false, &["key"]),
+            (false, true, false, &["certificate"]),
+            (false, false, false, &["token_file"]),
+            (true, true, true, &["token_file"]),
+            (false, true, true, &["token_file"]),
+            (false, false, true, &[]), // nor is it, yet
+        ] {
+            let mut problems = Problems::default();
+            let found = proof(path(certificate), path(key), path(token), &mut problems);
+            let fields: Vec<_> = problems.0.iter().filter_map(|p| p.split(':').next()).collect();
+            assert_eq!(fields, wrong, "{certificate} {key} {token}");
+            assert_eq!(found.is_some(), certificate == key && (certificate != token));
+        }
     }
 
     #[test]

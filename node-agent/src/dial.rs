@@ -1,7 +1,9 @@
 //! The way to the broker: TCP, TLS, HTTP/2.
 //!
-//! Only the broker's CA and the broker's name are accepted. The node's certificate and key
-//! are read anew for each connection, so that a rotated one is taken.
+//! Only the broker's CA and the broker's name are accepted. The node proves who it is by a
+//! certificate, which is read anew for each connection, or by the service account token of the
+//! agent's own pod, which is read anew for each call: kubelet replaces it long before its end.
+//! The token goes only over such a connection, and into no log.
 
 use std::{
     io,
@@ -11,22 +13,32 @@ use std::{
 };
 
 use hyper_util::rt::TokioIo;
+use krb_proto::Secret;
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem, pem::PemObject as _},
 };
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Channel, Endpoint, Uri},
+};
+use zeroize::Zeroizing;
 
 /// Opens a channel to the broker.
 pub trait Dial: Send + Sync {
-    /// A new connection.
+    /// A new connection, whose calls prove who the node is.
     fn dial(&self) -> Dialling<'_>;
 }
 
 /// A connection in the making.
-pub type Dialling<'a> = Pin<Box<dyn Future<Output = Result<Channel, DialError>> + Send + 'a>>;
+pub type Dialling<'a> = Pin<Box<dyn Future<Output = Result<ToBroker, DialError>> + Send + 'a>>;
+
+/// A connection to the broker.
+pub type ToBroker = InterceptedService<Channel, Bearer>;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +52,7 @@ pub enum DialError {
         source: pem::Error,
     },
     /// The CA, the certificate or the key can't be used.
-    #[error("using the node's certificate")]
+    #[error("using the CA or the node's certificate")]
     Certificate(#[source] rustls::Error),
     /// Nobody answers, or not as the broker.
     #[error("connecting to {address}")]
@@ -61,10 +73,25 @@ pub struct TlsDial {
     pub broker_name: ServerName<'static>,
     /// PEM of the CA that signs the broker's certificate.
     pub ca: PathBuf,
-    /// PEM of the node's certificate, its chain after it.
-    pub certificate: PathBuf,
-    /// PEM of its key.
-    pub key: PathBuf,
+    /// How the node proves who it is.
+    pub proof: Proof,
+}
+
+/// How a node proves who it is.
+#[derive(Clone, Debug)]
+pub enum Proof {
+    /// By a certificate, PEM, its chain after it, and its key.
+    Certificate {
+        /// PEM of the certificate, its chain after it.
+        certificate: PathBuf,
+        /// PEM of its key.
+        key: PathBuf,
+    },
+    /// By the token of the agent's own pod.
+    Token {
+        /// Where kubelet writes it.
+        file: Arc<Path>,
+    },
 }
 
 impl Dial for TlsDial {
@@ -79,29 +106,85 @@ impl Dial for TlsDial {
             let endpoint = Endpoint::from(self.broker.clone());
             let connected = endpoint.connect_with_connector(connector).await;
             let address = self.broker.to_string();
-            connected.map_err(|source| DialError::Connect { address, source })
+            let channel = connected.map_err(|source| DialError::Connect { address, source })?;
+            Ok(ToBroker::new(channel, self.bearer()))
         })
     }
 }
 
 impl TlsDial {
+    fn bearer(&self) -> Bearer {
+        match &self.proof {
+            Proof::Certificate { .. } => Bearer::none(),
+            Proof::Token { file } => Bearer { file: Some(file.clone()) },
+        }
+    }
+
     fn client_config(&self) -> Result<ClientConfig, DialError> {
         let mut roots = RootCertStore::empty();
         for ca in certificates(&self.ca)? {
             roots.add(ca).map_err(DialError::Certificate)?;
         }
-        let chain = certificates(&self.certificate)?;
-        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(in_file(&self.key))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
+        let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(DialError::Certificate)?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)
-            .map_err(DialError::Certificate)?;
+            .with_root_certificates(roots);
+        let mut config = match &self.proof {
+            Proof::Certificate { certificate, key } => {
+                let chain = certificates(certificate)?;
+                let key = PrivateKeyDer::from_pem_file(key).map_err(in_file(key))?;
+                config.with_client_auth_cert(chain, key).map_err(DialError::Certificate)?
+            }
+            Proof::Token { .. } => config.with_no_client_auth(),
+        };
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(config)
     }
+}
+
+/// Puts the token into each call, where the node has one.
+#[derive(Clone, Debug)]
+pub struct Bearer {
+    file: Option<Arc<Path>>,
+}
+
+impl Bearer {
+    /// For a connection that proves who it is by itself.
+    pub fn none() -> Self {
+        Self { file: None }
+    }
+}
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(file) = &self.file {
+            let header = header(file).map_err(|why| {
+                tracing::warn!(file = %file.display(), why, "the agent's token can't be used");
+                Status::unavailable("the agent's own token can't be used")
+            })?;
+            request.metadata_mut().insert("authorization", header);
+        }
+        Ok(request)
+    }
+}
+
+/// The longest token, as the broker has it.
+const MAX_TOKEN: usize = 16 * 1024;
+
+/// The header of the token that the file holds now. A read of some kilobytes from memory: the
+/// file lies on a tmpfs of kubelet's.
+fn header(file: &Path) -> Result<MetadataValue<Ascii>, String> {
+    let token = Secret::new(std::fs::read(file).map_err(|error| error.to_string())?);
+    let text = token.expose().trim_ascii();
+    if text.is_empty() || text.len() > MAX_TOKEN {
+        return Err("it is empty, or longer than 16 KiB".to_owned());
+    }
+    let header = Zeroizing::new([b"Bearer ", text].concat());
+    let header = MetadataValue::try_from(header.as_slice());
+    let mut header = header.map_err(|_| "it has characters that no token has".to_owned())?;
+    header.set_sensitive(true); // shown nowhere, and in no table of HTTP/2's
+    Ok(header)
 }
 
 async fn connect(
@@ -126,4 +209,35 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, DialError> 
 fn in_file(path: &Path) -> impl FnOnce(pem::Error) -> DialError {
     let path = path.display().to_string();
     move |source| DialError::File { path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn called(bearer: &mut Bearer) -> Result<Option<String>, Status> {
+        let request = bearer.call(Request::new(()))?;
+        let header = request.metadata().get("authorization");
+        assert!(header.is_none_or(|header| header.is_sensitive()), "no log shows it");
+        Ok(header.map(|header| header.to_str().unwrap().to_owned()))
+    }
+
+    #[test]
+    fn each_call_carries_the_token_that_the_file_holds_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let file: Arc<Path> = dir.path().join("token").into();
+        let mut bearer = Bearer { file: Some(file.clone()) };
+        let missing = called(&mut bearer).unwrap_err();
+        assert_eq!(missing.code(), tonic::Code::Unavailable, "it is asked again");
+        for token in ["first", "second\n"] {
+            std::fs::write(&file, token).unwrap();
+            let expected = format!("Bearer {}", token.trim());
+            assert_eq!(called(&mut bearer).unwrap(), Some(expected));
+        }
+        for bad in ["", "\n", "a\nb", &"a".repeat(MAX_TOKEN + 1)] {
+            std::fs::write(&file, bad).unwrap();
+            assert!(called(&mut bearer).is_err());
+        }
+        assert_eq!(called(&mut Bearer::none()).unwrap(), None);
+    }
 }

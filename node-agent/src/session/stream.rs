@@ -20,10 +20,13 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Streaming, transport::Channel};
+use tonic::Streaming;
 
 use super::{SessionError, events};
-use crate::agent::{Agent, Attached};
+use crate::{
+    agent::{Agent, Attached},
+    dial::ToBroker,
+};
 
 /// How many messages may wait to be sent, or to be worked off.
 const QUEUE: usize = 4096;
@@ -49,7 +52,7 @@ pub enum End {
 /// Runs one stream to its end. Tells whether it was welcomed.
 pub async fn run(
     agent: &Arc<Agent>,
-    channel: Channel,
+    channel: ToBroker,
     stop: &CancellationToken,
 ) -> (bool, Result<End, SessionError>) {
     let (out, said) = mpsc::channel(QUEUE);
@@ -74,7 +77,7 @@ pub async fn run(
 
 struct Stream<'a> {
     agent: &'a Arc<Agent>,
-    client: NodeServiceClient<Channel>,
+    client: NodeServiceClient<ToBroker>,
     /// None once the agent has said its last.
     out: Option<mpsc::Sender<v1::SyncRequest>>,
     events: mpsc::Sender<events::Event>,

@@ -10,7 +10,7 @@ use std::{
 };
 
 use hyper_util::rt::TokioIo;
-use krb_node_agent::dial::{Dial, DialError, Dialling};
+use krb_node_agent::dial::{Bearer, Dial, DialError, Dialling, ToBroker};
 use krb_proto::{
     LeaseId, duration,
     v1::{
@@ -256,7 +256,8 @@ impl Dial for Broker {
         Box::pin(async move {
             let endpoint = Endpoint::from_static("http://broker.test:1");
             let connected = endpoint.connect_with_connector(connector).await;
-            connected.map_err(|source| DialError::Connect { address: "broker".to_owned(), source })
+            let refused = |source| DialError::Connect { address: "broker".to_owned(), source };
+            connected.map(|channel| ToBroker::new(channel, Bearer::none())).map_err(refused)
         })
     }
 }
