@@ -27,7 +27,7 @@ use crate::{
         sessions::NotServed,
     },
     material::{self, Keys},
-    pods::{Pod, PodSource, Sighting},
+    pods::{Place, Pod, PodSource, Sighting},
     session::{KeyHash, pace::NodePace},
     store::committer::CommitError,
     tickets::Tickets,
@@ -45,6 +45,8 @@ pub struct Request {
     pub generation: Generation,
     /// The pod's uid.
     pub pod: PodUid,
+    /// Where the node says that the pod is: only a hint of where to look.
+    pub hint: Option<Place>,
     /// The volume of its spec.
     pub volume: VolumeName,
 }
@@ -110,7 +112,7 @@ impl Issuer {
         pod: &PodUid,
         volume: &VolumeName,
     ) -> Result<Grant, IssueError> {
-        let mut seen = self.sight(pod).await?;
+        let mut seen = self.sight(pod, None).await?;
         seen.finished |= self.book.read(|ledger| ledger.is_finished(pod));
         let node = node.unwrap_or_else(|| seen.node.clone());
         let grant = self.policy.decide(&seen, &node, volume)?;
@@ -193,7 +195,7 @@ impl Issuer {
 
     /// Looks the pod up: it is there, on the calling node, and was never seen finished.
     async fn confirm(&self, request: &Request) -> Result<Pod, IssueError> {
-        let mut pod = self.sight(&request.pod).await?;
+        let mut pod = self.sight(&request.pod, request.hint.as_ref()).await?;
         if pod.node == request.node && pod.finished {
             let finished = |ledger: &mut Ledger, _: &mut Lines, now: Now| {
                 ledger.pod_finished(&request.pod, now.wall);
@@ -204,8 +206,8 @@ impl Issuer {
         Ok(pod)
     }
 
-    async fn sight(&self, uid: &PodUid) -> Result<Pod, IssueError> {
-        let sighting = self.pods.look(uid).await;
+    async fn sight(&self, uid: &PodUid, hint: Option<&Place>) -> Result<Pod, IssueError> {
+        let sighting = self.pods.look(uid, hint).await;
         let sighting = sighting.map_err(|source| IssueError::Pods { pod: uid.clone(), source })?;
         match sighting {
             Sighting::Here(pod) => Ok(*pod),

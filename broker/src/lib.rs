@@ -6,7 +6,7 @@
 //!              │                    │
 //!              ▼                    ▼
 //!   pure decisions               seams: kdc, store, pods, audit
-//!   entitlement, lease,          (adapters: kdc::mit, store::sled, pods::file)
+//!   entitlement, lease,          (adapters: kdc::mit, store::sled, pods::file, kubernetes)
 //!   session, keys, ledger
 //! ```
 //!
@@ -70,7 +70,6 @@ use crate::{
     },
     ledger::book::Book,
     material::Pusher,
-    pods::file::FilePods,
     revocation::Revoker,
     session::{
         aftermath::Aftermath,
@@ -124,12 +123,6 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     let policy = Policy::load(config.entitlements.clone(), config.rules.clone(), clock.clone())
         .map_err(StartError::Entitlements)?;
     let policy = Arc::new(policy);
-    let pods = Arc::new(FilePods::with_gone_after(
-        &config.pods,
-        config.cluster.clone(),
-        clock.clone(),
-        config.pods_gone_after,
-    ));
 
     let cluster = start::cluster(&config).await?;
     let gate = Arc::new(Gate::new(config.gate.kdc, config.gate.kadmin));
@@ -146,6 +139,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
 
     let tasks = TaskTracker::new();
     let stopping = stop.child_token();
+    let tick = start::tick(&config.times);
+    let cluster = start::cluster(&config, &clock, tick, &tasks, &stopping).await?;
+    let start::Cluster { pods, witnesses } = cluster;
     let hub = Arc::new(Hub::default());
     let realm = config.realm.name.clone();
     let pusher = Pusher::new(book.clone(), hub.clone(), tickets.clone(), realm.clone());
@@ -184,14 +180,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         acknowledgements: Arc::new(NodePace::new(pace::ACKNOWLEDGEMENTS)),
     };
 
-    let tick = start::tick(&config.times);
     let aftermath = Aftermath {
         book: book.clone(),
         hub: hub.clone(),
         walker: walker.clone(),
         tickets: tickets.clone(),
     };
-    let witnesses = start::witnesses(&config, &clock, tick, &tasks, &stopping);
     tasks.spawn(
         Watch {
             book: book.clone(),

@@ -15,7 +15,7 @@ use crate::{
     api::ServeError,
     audit::{Actor, AuditError, Event, Record},
     clock::{Clock, Entropy, Now},
-    config::{Config, StoreConfig},
+    config::{Config, PodsConfig, StoreConfig},
     entitlement::problems::Problems,
     kdc::{
         KdcError,
@@ -24,13 +24,16 @@ use crate::{
         mit::{MitAdmin, MitSettings, SettingsError, StartupCheck, Timeouts},
     },
     krb5::{exchange::TicketOptions, transport::Limits},
-    kubernetes::{self, client::ConnectError, tokens::ReviewedTokens},
+    kubernetes::{
+        self, asking::Asking, client::ConnectError, source::KubePods, tokens::ReviewedTokens,
+        view::View, watching::Watching, witness::KubeNodes,
+    },
     ledger::{
         Ledger,
         book::Book,
         record::{self, Unreadable},
     },
-    pods::nodes::FileNodes,
+    pods::{PodSource, file::FilePods, nodes::FileNodes},
     session::{
         Times,
         hub::Hub,
@@ -88,6 +91,9 @@ pub enum StartError {
     /// The admin keytab can't be used.
     #[error("the admin keytab")]
     AdminKeytab(#[from] AccountKeyError),
+    /// There is no way to the API server.
+    #[error("the way to the cluster's API server")]
+    Kubernetes(#[from] ConnectError),
     /// What was found at the KDC forbids to run.
     #[error("{0}")]
     Refused(String),
@@ -305,19 +311,48 @@ pub(crate) fn name_of_this_run(entropy: &dyn Entropy) -> Arc<str> {
     format!("{:016x}", u64::from_le_bytes(bits)).into()
 }
 
-/// Who says whether a silent node works. A directory of Node objects is read anew as long as the
-/// broker runs.
-pub(crate) fn witnesses(
+/// What is known of the cluster.
+pub(crate) struct Cluster {
+    /// Its pods.
+    pub pods: Arc<dyn PodSource>,
+    /// Who says whether a silent node works.
+    pub witnesses: Arc<dyn Witnesses>,
+}
+
+/// The cluster as the configuration says: from directories, or from its API server. That need not
+/// answer now.
+pub(crate) async fn cluster(
     config: &Config,
     clock: &Arc<dyn Clock>,
     every: Duration,
     tasks: &TaskTracker,
     stop: &CancellationToken,
-) -> Arc<dyn Witnesses> {
-    let Some(directory) = &config.nodes else { return Arc::new(NoWitnesses) };
+) -> Result<Cluster, StartError> {
+    let (cluster, gone_after) = (config.cluster.clone(), config.pods_gone_after);
+    let (dir, nodes) = match &config.pods {
+        PodsConfig::File { dir, nodes } => (dir, nodes),
+        PodsConfig::Kubernetes => {
+            let settings = config.kubernetes.clone().unwrap_or_default();
+            let client = kubernetes::client::connect(&settings).await?;
+            let view = Arc::new(View::new(cluster.clone(), config.rules.driver.clone()));
+            for kind in view.kinds() {
+                let watching = Watching::new(client.clone(), clock.clone(), kind);
+                tasks.spawn(watching.run(stop.clone()));
+            }
+            let asking = Arc::new(Asking::new(client, clock.clone()));
+            let nodes = KubeNodes::new(view.clone(), asking.clone(), clock.clone());
+            tasks.spawn(nodes.clone().keep_fresh(stop.clone()));
+            let pods = KubePods::new(cluster, view, asking, clock.clone(), gone_after);
+            return Ok(Cluster { pods: Arc::new(pods), witnesses: Arc::new(nodes) });
+        }
+    };
+    let pods = Arc::new(FilePods::with_gone_after(dir, cluster, clock.clone(), gone_after));
+    let Some(directory) = nodes else {
+        return Ok(Cluster { pods, witnesses: Arc::new(NoWitnesses) });
+    };
     let nodes = FileNodes::new(directory, clock.clone());
     tasks.spawn(nodes.clone().keep_fresh(every, stop.clone()));
-    Arc::new(nodes)
+    Ok(Cluster { pods, witnesses: Arc::new(nodes) })
 }
 
 /// How long a request may wait at the gate to the KDC.

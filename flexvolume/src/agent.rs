@@ -25,7 +25,9 @@ use rustix::{
     },
 };
 
-use crate::{clock::Deadline, detached::Detached, failure::Failure, target::Target};
+use crate::{
+    clock::Deadline, detached::Detached, failure::Failure, options::PodNames, target::Target,
+};
 
 /// How long an unmount waits for the agent, which learns of the end by itself if need be.
 const FORGET_LIMIT: Duration = Duration::from_secs(1);
@@ -58,6 +60,7 @@ impl Agent {
     pub fn fill(
         self,
         target: &Target,
+        names: &PodNames,
         volume: Option<&Detached>,
         deadline: &Deadline,
         give_up: &dyn Fn() -> bool,
@@ -67,6 +70,8 @@ impl Agent {
             pod_uid: target.uid.to_string(),
             volume: target.volume.to_string(),
             detached: volume.is_some(),
+            pod_namespace: names.namespace.clone(),
+            pod_name: names.name.clone(),
         };
         match self.ask(Call::Fill(fill), volume.map(AsFd::as_fd), deadline, give_up) {
             Ok(reply) if reply.failure.is_empty() => Ok(Filled(self.0)),

@@ -4,15 +4,19 @@
 
 use std::ffi::OsString;
 
-use crate::{failure::Failure, options, target::Target};
+use crate::{
+    failure::Failure,
+    options::{self, PodNames},
+    target::Target,
+};
 
 /// One call-out.
 #[derive(Debug, Eq, PartialEq)]
 pub enum Call {
     /// Say what the driver can do.
     Init,
-    /// Mount the volume and have it filled.
-    Mount(Target),
+    /// Mount the volume of a pod that has these names, and have it filled.
+    Mount(Target, PodNames),
     /// Take the volume off.
     Unmount(Target),
     /// A call that this driver does without, such as `getvolumename`.
@@ -32,8 +36,8 @@ impl Call {
             Some(["init", ..]) => Ok(Self::Init),
             Some(["mount", target, json]) => {
                 let target = target.parse()?;
-                options::agree(json, &target)?;
-                Ok(Self::Mount(target))
+                let names = options::agree(json, &target)?;
+                Ok(Self::Mount(target, names))
             }
             Some(["unmount", target]) => Ok(Self::Unmount(target.parse()?)),
             Some(["mount" | "unmount", ..]) => Err(Failure::Call),

@@ -55,7 +55,7 @@ fn answer(deadline: &Deadline) -> Reply {
     match call {
         Call::Init => Reply::Init,
         Call::Other => Reply::NotSupported,
-        Call::Mount(target) => match mount::mount(&target, deadline) {
+        Call::Mount(target, names) => match mount::mount(&target, &names, deadline) {
             Ok(()) => Reply::Success,
             Err(failure) => refuse(&format!("mount {target}"), &failure),
         },

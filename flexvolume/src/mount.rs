@@ -21,6 +21,7 @@ use crate::{
     layers::Layers,
     lock::Lock,
     log,
+    options::PodNames,
     target::Target,
 };
 
@@ -32,7 +33,7 @@ const LONGEST_WAIT: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// Every [`Failure`] but those of the command line.
-pub fn mount(target: &Target, deadline: &Deadline) -> Result<(), Failure> {
+pub fn mount(target: &Target, names: &PodNames, deadline: &Deadline) -> Result<(), Failure> {
     let locked = Lock::for_mount(target, deadline);
     if locked.as_ref().is_err_and(|errno| *errno == Errno::WOULDBLOCK) {
         return Err(Failure::Busy); // what is mounted is the other call's to answer for
@@ -42,7 +43,8 @@ pub fn mount(target: &Target, deadline: &Deadline) -> Result<(), Failure> {
     let lock = locked.map_err(Failure::system("locking the volume"))?;
     let was_there = layers.is_tmpfs()?;
 
-    let filled = fill(target, &layers, &lock, deadline);
+    let volume = Volume { target, names, layers: &layers, lock: &lock };
+    let filled = fill(&volume, deadline);
     let outcome = if lock.is_marked() { Err(Failure::Unmounted) } else { filled };
     let Err(failure) = outcome else {
         undo.not_needed();
@@ -55,35 +57,39 @@ pub fn mount(target: &Target, deadline: &Deadline) -> Result<(), Failure> {
     Err(failure)
 }
 
+/// The volume that is to be filled.
+struct Volume<'a> {
+    target: &'a Target,
+    names: &'a PodNames,
+    layers: &'a Layers,
+    lock: &'a Lock,
+}
+
 /// Tries as long as the agent is away.
-fn fill(target: &Target, layers: &Layers, lock: &Lock, deadline: &Deadline) -> Result<(), Failure> {
+fn fill(volume: &Volume<'_>, deadline: &Deadline) -> Result<(), Failure> {
     let mut waits = Waits::between(FIRST_WAIT, LONGEST_WAIT);
     loop {
-        match fill_once(target, layers, lock, deadline) {
-            Err(Failure::AgentAway) if !lock.is_marked() && waits.wait(deadline) => {}
+        match fill_once(volume, deadline) {
+            Err(Failure::AgentAway) if !volume.lock.is_marked() && waits.wait(deadline) => {}
             outcome => return outcome,
         }
     }
 }
 
-fn fill_once(
-    target: &Target,
-    layers: &Layers,
-    lock: &Lock,
-    deadline: &Deadline,
-) -> Result<(), Failure> {
+fn fill_once(volume: &Volume<'_>, deadline: &Deadline) -> Result<(), Failure> {
+    let Volume { target, names, layers, lock } = volume;
     let agent = Agent::connect()?;
     let give_up = || lock.is_marked();
     if !layers.is_tmpfs()? {
         layers.take_off()?; // nothing, or what is not ours
         if let Some(volume) = Detached::make()? {
-            let filled = agent.fill(target, Some(&volume), deadline, &give_up)?;
+            let filled = agent.fill(target, names, Some(&volume), deadline, &give_up)?;
             return put(layers, &volume, &filled, lock);
         }
         layers.mount_tmpfs()?;
     }
     layers.make_directories()?;
-    let filled = agent.fill(target, None, deadline, &give_up).map(drop);
+    let filled = agent.fill(target, names, None, deadline, &give_up).map(drop);
     if filled == Err(Failure::AgentAway) {
         layers.take_off()?;
     }

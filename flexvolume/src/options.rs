@@ -1,4 +1,5 @@
-//! The options that kubelet hands to `mount`, read for one purpose: to agree with the target.
+//! The options that kubelet hands to `mount`, read to agree with the target, and for the names
+//! that the pod has in the cluster.
 //!
 //! Kubelet sets the keys under `kubernetes.io/` itself, and the API server refuses them from
 //! users. All other keys are the user's and are not looked at: what the volume is to hold, the
@@ -13,37 +14,52 @@ pub const MAX_OPTIONS: usize = 64 * 1024;
 
 const POD_UID: &str = "kubernetes.io/pod.uid";
 const VOLUME: &str = "kubernetes.io/pvOrVolumeName";
+const POD_NAMESPACE: &str = "kubernetes.io/pod.namespace";
+const POD_NAME: &str = "kubernetes.io/pod.name";
 
-/// Checks that the options are of the pod and volume that the target names.
+/// What a pod is called: where the broker looks for it, and no more than that.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct PodNames {
+    /// Its namespace; empty when kubelet does not say.
+    pub namespace: String,
+    /// Its name; empty when kubelet does not say.
+    pub name: String,
+}
+
+/// Checks that the options are of the pod and volume that the target names. Gives the pod's names.
 ///
 /// # Errors
 /// [`Failure::Options`] when they are too long, no JSON object, or lack one of the two names;
 /// [`Failure::Disagree`] when they name another pod or volume.
-pub fn agree(json: &str, target: &Target) -> Result<(), Failure> {
+pub fn agree(json: &str, target: &Target) -> Result<PodNames, Failure> {
     if json.len() > MAX_OPTIONS {
         return Err(Failure::Options);
     }
     let options: Value = serde_json::from_str(json).map_err(|_| Failure::Options)?;
-    let named = |key| options.get(key).and_then(Value::as_str).ok_or(Failure::Options);
-    if named(POD_UID)? == target.uid.as_str() && named(VOLUME)? == target.volume.as_str() {
-        Ok(())
-    } else {
-        Err(Failure::Disagree)
+    let option = |key| options.get(key).and_then(Value::as_str);
+    let named = |key| option(key).ok_or(Failure::Options);
+    if named(POD_UID)? != target.uid.as_str() || named(VOLUME)? != target.volume.as_str() {
+        return Err(Failure::Disagree);
     }
+    let name = |key| option(key).unwrap_or_default().to_owned();
+    Ok(PodNames { namespace: name(POD_NAMESPACE), name: name(POD_NAME) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check(json: &str) -> Result<(), Failure> {
+    fn check(json: &str) -> Result<PodNames, Failure> {
         agree(json, &"/k/pods/u-1/volumes/ts~krb/v".parse().unwrap())
     }
 
     #[test]
     fn options_must_name_the_targets_pod_and_volume() {
         let kubelets = r#"{"kubernetes.io/fsType":"","kubernetes.io/pod.uid":"u-1","kubernetes.io/pvOrVolumeName":"v","ts/services":"HTTP"}"#;
-        assert_eq!(check(kubelets), Ok(()));
+        assert_eq!(check(kubelets), Ok(PodNames::default()));
+        let names = r#"{"kubernetes.io/pod.namespace":"tsfoo","kubernetes.io/pod.name":"web-0","#;
+        let (namespace, name) = ("tsfoo".to_owned(), "web-0".to_owned());
+        assert_eq!(check(&kubelets.replace('{', names)), Ok(PodNames { namespace, name }));
         assert_eq!(check(&kubelets.replace("u-1", "u-2")), Err(Failure::Disagree));
         assert_eq!(check(&kubelets.replace("\"v\"", "\"w\"")), Err(Failure::Disagree));
     }

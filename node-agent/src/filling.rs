@@ -18,7 +18,7 @@ use crate::{
     backoff::{Backoff, jittered},
     holdings::{Ask, Filling, Held},
     material::Issued,
-    place::Place,
+    place::{Place, PodNames},
     refusal::{Again, Refusal},
     volume::{Detached, Volume, VolumeError},
 };
@@ -39,6 +39,7 @@ impl Agent {
     pub async fn fill(
         self: &Arc<Self>,
         place: &Place,
+        names: &PodNames,
         detached: Option<Detached>,
         gone: &CancellationToken,
     ) -> Result<Filling, String> {
@@ -51,7 +52,7 @@ impl Agent {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         let mut last = Refusal::away();
         while let Some(attached) = self.attached_before(deadline, gone).await {
-            match self.attempt(&attached, place, detached.as_ref()).await {
+            match self.attempt(&attached, place, names, detached.as_ref()).await {
                 Ok(filling) => return Ok(filling),
                 Err(refusal) => last = refusal,
             }
@@ -106,6 +107,7 @@ impl Agent {
         self: &Arc<Self>,
         attached: &Attached,
         place: &Place,
+        names: &PodNames,
         detached: Option<&Arc<Detached>>,
     ) -> Result<Filling, Refusal> {
         for lease in self.look(|holdings| holdings.releases_of(place)) {
@@ -116,6 +118,8 @@ impl Agent {
             pod_uid: place.pod.to_string(),
             volume: place.volume.to_string(),
             generation: attached.generation.0,
+            pod_namespace: names.namespace.clone(),
+            pod_name: names.name.clone(),
         };
         let mut client = attached.client.clone();
         let answer = self.call(attached, client.issue(request)).await?;

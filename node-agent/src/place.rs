@@ -26,6 +26,16 @@ impl Place {
     }
 }
 
+/// What a pod is called in the cluster, as kubelet told the driver: where the broker looks for it,
+/// and no more than that. Empty when it is not known.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct PodNames {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.pod, self.volume)

@@ -21,7 +21,13 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::request::Received;
-use crate::{agent::Agent, holdings::Filling, place::Place, refusal::line, volume::Detached};
+use crate::{
+    agent::Agent,
+    holdings::Filling,
+    place::{Place, PodNames},
+    refusal::line,
+    volume::Detached,
+};
 
 /// How long a caller may take to send its request, or to take its reply.
 const FRAME_TIME: std::time::Duration = std::time::Duration::from_secs(5);
@@ -139,7 +145,8 @@ async fn fill_one(
     gone: &CancellationToken,
 ) -> Result<Option<(Place, Filling)>, String> {
     let place = place_to_fill(agent, fill, volume.is_some())?;
-    let filling = agent.fill(&place, volume, gone).await?;
+    let names = PodNames { namespace: fill.pod_namespace.clone(), name: fill.pod_name.clone() };
+    let filling = agent.fill(&place, &names, volume, gone).await?;
     Ok(fill.detached.then_some((place, filling)))
 }
 

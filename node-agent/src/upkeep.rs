@@ -22,7 +22,7 @@ use crate::{
     agent::{Agent, Attached},
     backoff::{Backoff, jittered},
     holdings::Holdings,
-    place::Place,
+    place::{Place, PodNames},
     refusal::{Again, Refusal},
 };
 
@@ -40,7 +40,7 @@ pub async fn serve_anew(agent: Arc<Agent>, stop: CancellationToken) {
 
 fn serve_one(agent: Arc<Agent>, attached: Attached, place: Place) -> Attempt {
     Box::pin(async move {
-        let done = agent.attempt(&attached, &place, None).await.map(drop);
+        let done = agent.attempt(&attached, &place, &PodNames::default(), None).await.map(drop);
         match &done {
             Ok(()) => tracing::info!(%place, "served anew"),
             Err(refusal) => {

@@ -134,7 +134,7 @@ fn message(error: &IssueError) -> String {
         IssueError::TooFast { .. } => {
             "this node asks for too many leases; kubelet tries again".to_owned()
         }
-        IssueError::Pods { .. } => "the broker can't look the pod up now".to_owned(),
+        IssueError::Pods { source, .. } => source.told.to_owned(),
         IssueError::TooLate { slow, .. } => too_late(*slow).to_owned(),
         IssueError::Ended { .. } => "the pod's lease ended meanwhile".to_owned(),
         IssueError::Store { .. } => "the broker can't record the pod's lease now".to_owned(),

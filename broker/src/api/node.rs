@@ -20,6 +20,7 @@ use crate::{
     audit,
     issue::{self, Issuer},
     ledger::sessions::NotServed,
+    pods::Place,
     session::{
         sync::{Attached, Proof, Syncing, Until},
         witness::Witnesses,
@@ -67,6 +68,7 @@ impl NodeService for NodeApi {
             key,
             generation: Generation(asked.generation),
             pod: asked.pod_uid.parse().map_err(|e| invalid("pod_uid", e))?,
+            hint: hint(&asked),
             volume: asked.volume.parse().map_err(|e| invalid("volume", e))?,
         };
         let issued = self.issuer.issue(&request).await.map_err(|error| {
@@ -139,6 +141,11 @@ impl NodeService for NodeApi {
 }
 
 /// A stream that tells the agent to wipe, and no more.
+/// Where the node says that the pod is; nothing when it does not say, or what it says is no name.
+fn hint(asked: &v1::IssueRequest) -> Option<Place> {
+    Some((asked.pod_namespace.parse().ok()?, asked.pod_name.parse().ok()?))
+}
+
 fn fenced(generation: Generation, reason: Reason) -> Response<Outbound> {
     let fenced = v1::Fenced { generation: generation.0, reason: reason.as_str().to_owned() };
     let only = v1::SyncResponse { event: Some(sync_response::Event::Fenced(fenced)) };

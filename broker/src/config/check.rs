@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt::Display, num::NonZeroU32, str::FromStr, ti
 
 use krb_proto::{Namespace, Principal, Realm, text};
 
-use super::{Config, GateConfig, RealmConfig, StoreConfig, raw};
+use super::{Config, GateConfig, PodsConfig, RealmConfig, StoreConfig, raw};
 use crate::{
     api::roles::RoleRoots,
     audit::{self, files::Retention},
@@ -48,9 +48,7 @@ pub fn check(name: &str, raw: raw::Raw) -> Result<Config, Problems> {
     let entitlements_every = c.span("entitlements.reload_every", every, 10 * SECOND);
     let gone_after = raw.pods.gone_after.as_deref();
     let pods_gone_after = c.span("pods.gone_after", gone_after, MINUTE);
-    if raw.pods.source != "file" {
-        c.add("pods.source", "is not `file`, the only source there is");
-    }
+    let pods = c.pods(raw.pods, raw.kubernetes.is_some());
     let gate = c.gate(&raw.gate);
     let node_tokens = c.node_tokens(raw.node_tokens.as_ref(), raw.kubernetes.is_some());
     let roles = c.roles(&raw.tls, raw.node_tokens.is_some());
@@ -59,33 +57,34 @@ pub fn check(name: &str, raw: raw::Raw) -> Result<Config, Problems> {
     let realm = c.realm(raw.realm, walk);
     let store = c.store(raw.store);
     let audit = c.audit(raw.audit);
-    match (listen, rules, realm) {
-        (Some(listen), Some(rules), Some(realm)) if c.problems.is_empty() => Ok(Config {
-            cluster: raw.cluster.into(),
-            listen,
-            run_dir: raw.run_dir,
-            certificate: raw.tls.certificate,
-            key: raw.tls.key,
-            roles,
-            realm,
-            keys,
-            gate,
-            entitlements,
-            entitlements_every,
-            rules,
-            pods: raw.pods.dir,
-            pods_gone_after,
-            nodes: raw.pods.nodes_dir,
-            node_tokens,
-            kubernetes: raw.kubernetes.map(|raw| Settings { kubeconfig: raw.kubeconfig }),
-            store,
-            audit,
-            times,
-            session_rules,
-            issue_within,
-            keep_ended,
-            allow_swap: raw.allow_swap,
-        }),
+    match (listen, rules, realm, pods) {
+        (Some(listen), Some(rules), Some(realm), Some(pods)) if c.problems.is_empty() => {
+            Ok(Config {
+                cluster: raw.cluster.into(),
+                listen,
+                run_dir: raw.run_dir,
+                certificate: raw.tls.certificate,
+                key: raw.tls.key,
+                roles,
+                realm,
+                keys,
+                gate,
+                entitlements,
+                entitlements_every,
+                rules,
+                pods,
+                pods_gone_after,
+                node_tokens,
+                kubernetes: raw.kubernetes.map(|raw| Settings { kubeconfig: raw.kubeconfig }),
+                store,
+                audit,
+                times,
+                session_rules,
+                issue_within,
+                keep_ended,
+                allow_swap: raw.allow_swap,
+            })
+        }
         _ => Err(c.problems),
     }
 }
@@ -174,6 +173,26 @@ impl<'a> Checker<'a> {
             passes_per_hour,
             settle,
         }
+    }
+
+    fn pods(&mut self, raw: raw::Pods, has_api: bool) -> Option<PodsConfig> {
+        match (raw.source.as_str(), raw.dir) {
+            ("file", Some(dir)) => return Some(PodsConfig::File { dir, nodes: raw.nodes_dir }),
+            ("file", None) => self.add("pods.dir", "is missing: the source `file` needs it"),
+            ("kubernetes", dir) => {
+                for (field, path) in [("pods.dir", dir), ("pods.nodes_dir", raw.nodes_dir)] {
+                    if path.is_some() {
+                        self.add(field, "is not read: the source is `kubernetes`");
+                    }
+                }
+                if has_api {
+                    return Some(PodsConfig::Kubernetes);
+                }
+                self.add("kubernetes", "is missing: the source of pods is `kubernetes`");
+            }
+            _ => self.add("pods.source", "is neither `file` nor `kubernetes`"),
+        }
+        None
     }
 
     fn gate(&mut self, raw: &raw::Gate) -> GateConfig {

@@ -60,12 +60,10 @@ pub struct Config {
     pub entitlements_every: Duration,
     /// What decisions go by.
     pub rules: Rules,
-    /// Directory of the `file` source of pods.
-    pub pods: PathBuf,
+    /// Where pods, and what else is known of the cluster, are looked up.
+    pub pods: PodsConfig,
     /// How long a pod's object must be absent before the pod is gone.
     pub pods_gone_after: Duration,
-    /// Directory of the Node objects that say whether a silent node works; none: time alone does.
-    pub nodes: Option<PathBuf>,
     /// The API server of the cluster, where anything asks it.
     pub kubernetes: Option<kubernetes::client::Settings>,
     /// Whose tokens prove nodes; none: nodes have certificates.
@@ -84,6 +82,21 @@ pub struct Config {
     pub keep_ended: Duration,
     /// Run where the kernel may write memory to a disk.
     pub allow_swap: bool,
+}
+
+/// Where the cluster's objects come from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum PodsConfig {
+    /// A directory of objects.
+    File {
+        /// Which.
+        dir: PathBuf,
+        /// Directory of the Node objects that say whether a silent node works; none: time alone
+        /// does.
+        nodes: Option<PathBuf>,
+    },
+    /// The API server of [`Config::kubernetes`].
+    Kubernetes,
 }
 
 /// How to reach the realm, and what is made in it.

@@ -101,7 +101,7 @@ pub struct Entitlements {
 #[serde(deny_unknown_fields)]
 pub struct Pods {
     pub source: String,
-    pub dir: PathBuf,
+    pub dir: Option<PathBuf>,
     pub gone_after: Option<String>,
     pub nodes_dir: Option<PathBuf>,
 }

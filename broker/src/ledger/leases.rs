@@ -5,7 +5,7 @@ use std::{
     time::SystemTime,
 };
 
-use krb_proto::{Generation, LeaseId, NodeName, PodUid, Principal, reason::Reason};
+use krb_proto::{Generation, LeaseId, NodeName, PodRef, PodUid, Principal, reason::Reason};
 
 use super::{Acknowledged, Ledger, Touched};
 use crate::{
@@ -71,6 +71,14 @@ impl Ledger {
     /// The pods that have live leases.
     pub fn live_pods(&self) -> BTreeSet<PodUid> {
         self.by_holder.keys().map(|key| key.pod.clone()).collect()
+    }
+
+    /// The same, with their names.
+    pub fn live_pod_refs(&self) -> Vec<PodRef> {
+        let leases = self.by_holder.values().filter_map(|id| self.leases.get(id));
+        let named: BTreeMap<&PodUid, &PodRef> =
+            leases.map(|lease| (&lease.holder.pod.uid, &lease.holder.pod)).collect();
+        named.into_values().cloned().collect()
     }
 
     fn live(&self, ids: Option<&BTreeSet<LeaseId>>) -> Vec<LeaseId> {

@@ -15,10 +15,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use krb_proto::{Namespace, PodUid};
+use krb_proto::{Namespace, PodRef, PodUid};
 
 use super::{
-    PodSource, PodsUnavailable, Sighting,
+    Place, PodSource, PodsUnavailable, Sighting,
     absence::Memory,
     directory::Directory,
     objects::PodObject,
@@ -91,7 +91,7 @@ impl FilePods {
             }
             Ok(look(&inner, &mut view, now))
         });
-        looking.await.unwrap_or_else(|error| Err(PodsUnavailable { detail: error.to_string() }))
+        looking.await.unwrap_or_else(|error| Err(PodsUnavailable::new(error)))
     }
 }
 
@@ -101,10 +101,8 @@ impl Inner {
         view.number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
         let fresh = !view.usable;
         view.usable = false;
-        let changed = view
-            .directory
-            .refresh(&self.cluster, now.wall)
-            .map_err(|error| PodsUnavailable { detail: error.to_string() })?;
+        let changed =
+            view.directory.refresh(&self.cluster, now.wall).map_err(PodsUnavailable::new)?;
         if changed || fresh {
             view.world = World::of(view.directory.objects());
             let directory = &view.directory;
@@ -153,13 +151,13 @@ fn finished_since(view: &mut View, pod: &PodObject, now: Now) -> Option<crate::c
 
 #[async_trait]
 impl PodSource for FilePods {
-    async fn look(&self, uid: &PodUid) -> Result<Sighting, PodsUnavailable> {
+    async fn look(&self, uid: &PodUid, _: Option<&Place>) -> Result<Sighting, PodsUnavailable> {
         let uid = uid.clone();
         self.confirmed(move |inner, view, now| inner.sight(view, &uid, now)).await
     }
 
-    async fn gone(&self, uids: &[PodUid]) -> Result<Vec<PodUid>, PodsUnavailable> {
-        let mut uids = uids.to_vec();
+    async fn gone(&self, pods: &[PodRef]) -> Result<Vec<PodUid>, PodsUnavailable> {
+        let mut uids: Vec<PodUid> = pods.iter().map(|pod| pod.uid.clone()).collect();
         self.confirmed(move |inner, view, now| {
             uids.retain(|uid| inner.is_gone(view, uid, now));
             uids

@@ -1,17 +1,20 @@
 //! Pods as the cluster knows them, and what of them gives authority.
 //!
 //! The broker believes nothing that a node says of a pod; it looks the pod up here.
-//! [`mod@file`] reads a directory of objects as `kubectl get -o yaml` prints them.
+//! [`mod@file`] reads a directory of objects as `kubectl get -o yaml` prints them;
+//! [`crate::kubernetes::source`] asks the API server.
 
 mod absence;
 mod directory;
 pub mod file;
 pub mod nodes;
-mod objects;
+pub(crate) mod objects;
 pub(crate) mod spec;
 #[cfg(test)]
 mod tests;
 mod world;
+
+pub use world::Place;
 
 use std::collections::BTreeMap;
 
@@ -98,11 +101,12 @@ pub enum Sighting {
 /// Where pods are looked up.
 #[async_trait]
 pub trait PodSource: Send + Sync {
-    /// Looks the pod up now: the view that is returned is confirmed by this call.
-    async fn look(&self, uid: &PodUid) -> Result<Sighting, PodsUnavailable>;
+    /// Looks the pod up now: the view that is returned is confirmed by this call. `hint` is where
+    /// to look for one that the source has not seen yet; it is believed in nothing else.
+    async fn look(&self, uid: &PodUid, hint: Option<&Place>) -> Result<Sighting, PodsUnavailable>;
 
     /// Of these pods, those that are gone: absent, or finished, for long enough to be sure.
-    async fn gone(&self, uids: &[PodUid]) -> Result<Vec<PodUid>, PodsUnavailable>;
+    async fn gone(&self, pods: &[PodRef]) -> Result<Vec<PodUid>, PodsUnavailable>;
 
     /// The uid that the namespace has now.
     async fn namespace_uid(&self, namespace: &Namespace)
@@ -115,4 +119,13 @@ pub trait PodSource: Send + Sync {
 pub struct PodsUnavailable {
     /// What went wrong.
     pub detail: String,
+    /// The same for the pod's owner: always one text for one cause, and no addresses.
+    pub told: &'static str,
+}
+
+impl PodsUnavailable {
+    /// Where the owner need not know more than that it is so.
+    pub fn new(detail: impl std::fmt::Display) -> Self {
+        Self { detail: detail.to_string(), told: "the broker can't look the pod up now" }
+    }
 }

@@ -118,8 +118,10 @@ fn object(cluster: &Arc<str>, value: &Value) -> Result<Option<Object>, String> {
     let object = match kind {
         "Pod" if ours => spec::pod(cluster, value).map(|pod| Some(Object::Pod(Arc::new(pod)))),
         "Service" if ours => service(value).map(|service| service.map(Object::Service)),
-        "Namespace" if ours => namespace(value).map(Some),
-        "Node" if ours => node(value).map(Some),
+        "Namespace" if ours => {
+            namespace(value).map(|(name, uid)| Some(Object::Namespace(name, uid)))
+        }
+        "Node" if ours => node(value).map(|node| Some(Object::Node(node.name, node.labels))),
         _ => return Ok(None),
     };
     object.map_err(described)
@@ -138,7 +140,11 @@ pub(super) fn meta(value: &Value) -> Result<Meta, String> {
     Meta::deserialize(&value["metadata"]).map_err(|error| format!("metadata: {error}"))
 }
 
-fn service(value: &Value) -> Result<Option<ServiceObject>, String> {
+/// Reads a Service; `None` for one that selects nothing.
+///
+/// # Errors
+/// What can't be read of it.
+pub(crate) fn service(value: &Value) -> Result<Option<ServiceObject>, String> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Spec {
@@ -158,15 +164,39 @@ fn service(value: &Value) -> Result<Option<ServiceObject>, String> {
     Ok(Some(ServiceObject { namespace, name: meta.name, selector }))
 }
 
-fn namespace(value: &Value) -> Result<Object, String> {
+/// Reads a namespace: its name and uid.
+///
+/// # Errors
+/// What can't be read of it.
+pub(crate) fn namespace(value: &Value) -> Result<(Namespace, String), String> {
     let meta = meta(value)?;
     let name = meta.name.parse().map_err(|why| format!("name {why}"))?;
     let uid: PodUid = meta.uid.parse().map_err(|_| "has no uid".to_owned())?;
-    Ok(Object::Namespace(name, uid.as_str().to_owned()))
+    Ok((name, uid.as_str().to_owned()))
 }
 
-fn node(value: &Value) -> Result<Object, String> {
+/// A node's object.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NodeObject {
+    /// Its name.
+    pub name: NodeName,
+    /// Its uid, empty where it has none.
+    pub uid: String,
+    /// Whether its condition Ready is True; `None` where there is no such condition.
+    pub ready: Option<bool>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Reads a node.
+///
+/// # Errors
+/// What can't be read of it.
+pub(crate) fn node(value: &Value) -> Result<NodeObject, String> {
     let meta = meta(value)?;
     let name = meta.name.parse().map_err(|why| format!("name {why}"))?;
-    Ok(Object::Node(name, meta.labels.unwrap_or_default()))
+    let conditions = value["status"]["conditions"].as_array();
+    let ready = conditions.and_then(|all| all.iter().find(|c| c["type"] == "Ready"));
+    let ready = ready.map(|condition| condition["status"] == "True");
+    Ok(NodeObject { name, uid: meta.uid, ready, labels: meta.labels.unwrap_or_default() })
 }

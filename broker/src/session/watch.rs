@@ -166,8 +166,8 @@ impl Watch {
 
     /// Pods that are gone, or finished, hold nothing any more.
     async fn release_gone(&self) -> Result<(), CommitError> {
-        let uids: Vec<_> = self.book.read(Ledger::live_pods).into_iter().collect();
-        let gone = match self.pods.gone(&uids).await {
+        let pods = self.book.read(Ledger::live_pod_refs);
+        let gone = match self.pods.gone(&pods).await {
             Ok(gone) => gone,
             Err(error) => {
                 tracing::warn!(%error, "pods can't be looked up; no lease is released for one");

@@ -20,7 +20,7 @@ use std::{
 };
 
 use krb_proto::driver::{Call, DIRECTORIES, Fill, Forget};
-use world::{Act, KUBELET, TARGET, UID, answer, options, story, story_without_noswap, until};
+use world::{Act, KUBELET, POD, TARGET, UID, answer, options, story, story_without_noswap, until};
 
 const AWAY: &str =
     "krb-broker's agent on this node does not answer; kubelet tries again (AGENT_UNAVAILABLE)";
@@ -43,7 +43,8 @@ fn a_fill_in_place() -> Call {
 
 fn fill(detached: bool) -> Call {
     let (target, pod_uid, volume) = (TARGET.to_owned(), UID.to_owned(), "creds".to_owned());
-    Call::Fill(Fill { target, pod_uid, volume, detached })
+    let (pod_namespace, pod_name) = (POD.0.to_owned(), POD.1.to_owned());
+    Call::Fill(Fill { target, pod_uid, volume, detached, pod_namespace, pod_name })
 }
 
 fn a_forget() -> Call {

@@ -24,6 +24,9 @@ use rustix::{
 use serde_json::{Value, json};
 
 pub const KUBELET: &str = "/run/kubelet";
+/// The pod's namespace and name.
+pub const POD: (&str, &str) = ("tsfoo", "web-0");
+
 pub const UID: &str = "7b13ca15-96e5-4eea-9536-8fb9859c1200";
 pub const TARGET: &str =
     "/run/kubelet/pods/7b13ca15-96e5-4eea-9536-8fb9859c1200/volumes/ts~krb/creds";

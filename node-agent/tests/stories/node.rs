@@ -111,6 +111,8 @@ impl Node {
             pod_uid: place.pod.to_string(),
             volume: place.volume.to_string(),
             detached: false,
+            pod_namespace: "tsfoo".to_owned(),
+            pod_name: "web-0".to_owned(),
         })
     }
 

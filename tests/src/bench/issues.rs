@@ -9,7 +9,7 @@ use std::{
 
 use krb_proto::v1::{self, node_service_client::NodeServiceClient};
 use tokio::task::JoinSet;
-use tonic::transport::Channel;
+use krb_node_agent::dial::ToBroker;
 
 use super::{
     Budget, Failure, Report,
@@ -84,7 +84,7 @@ impl Load {
     }
 }
 
-type Client = NodeServiceClient<Channel>;
+type Client = NodeServiceClient<ToBroker>;
 
 /// Issues and releases, over and over, until the time is over.
 async fn round(

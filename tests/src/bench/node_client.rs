@@ -5,7 +5,7 @@ use krb_proto::v1::{
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
+use krb_node_agent::dial::ToBroker;
 
 use super::{Failure, scene::NODE};
 use crate::world::{World, api::Api, pki::Subject};
@@ -13,7 +13,7 @@ use crate::world::{World, api::Api, pki::Subject};
 /// An attached node. Its session goes on until it is dropped.
 pub struct NodeClient {
     /// Its connections to the broker.
-    pub channels: Vec<NodeServiceClient<Channel>>,
+    pub channels: Vec<NodeServiceClient<ToBroker>>,
     generation: u64,
     beating: JoinHandle<()>,
 }
@@ -63,11 +63,12 @@ impl NodeClient {
             pod_uid: pod_uid.to_owned(),
             volume: crate::world::pods::Pod::VOLUME.to_owned(),
             generation: self.generation,
+            ..Default::default()
         }
     }
 
     /// A connection, by number, round and round.
-    pub fn channel(&self, number: usize) -> NodeServiceClient<Channel> {
+    pub fn channel(&self, number: usize) -> NodeServiceClient<ToBroker> {
         self.channels[number % self.channels.len()].clone()
     }
 }

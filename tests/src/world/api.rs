@@ -2,14 +2,13 @@
 
 use std::net::SocketAddr;
 
-use krb_node_agent::dial::{Dial as _, TlsDial};
+use krb_node_agent::dial::{Dial as _, Proof, TlsDial, ToBroker};
 use krb_proto::v1::{
     self, lease_service_client::LeaseServiceClient,
     namespace_service_client::NamespaceServiceClient,
     node_admin_service_client::NodeAdminServiceClient, node_service_client::NodeServiceClient,
     principal_service_client::PrincipalServiceClient, status_service_client::StatusServiceClient,
 };
-use tonic::transport::Channel;
 use tonic_types::StatusExt as _;
 
 use super::{WorldError, pki};
@@ -17,7 +16,7 @@ use super::{WorldError, pki};
 /// A channel of one caller.
 #[derive(Clone)]
 pub struct Api {
-    channel: Channel,
+    channel: ToBroker,
 }
 
 impl Api {
@@ -33,35 +32,34 @@ impl Api {
             broker: format!("https://{address}").parse().map_err(|e| failed(&e))?,
             broker_name: pki::BROKER.try_into().map_err(|e| failed(&e))?,
             ca: pki.ca("broker"),
-            certificate: files.certificate,
-            key: files.key,
+            proof: Proof::Certificate { certificate: files.certificate, key: files.key },
         };
         let channel = dial.dial().await.map_err(|e| failed(&krb_broker::audit::chain(&e)))?;
         Ok(Self { channel })
     }
 
     /// The channel itself, for services that are not ours.
-    pub fn channel(&self) -> Channel {
+    pub fn channel(&self) -> ToBroker {
         self.channel.clone()
     }
 
     /// `LeaseService`.
-    pub fn leases(&self) -> LeaseServiceClient<Channel> {
+    pub fn leases(&self) -> LeaseServiceClient<ToBroker> {
         LeaseServiceClient::new(self.channel.clone())
     }
 
     /// `StatusService`.
-    pub fn status(&self) -> StatusServiceClient<Channel> {
+    pub fn status(&self) -> StatusServiceClient<ToBroker> {
         StatusServiceClient::new(self.channel.clone())
     }
 
     /// `NamespaceService`.
-    pub fn namespaces(&self) -> NamespaceServiceClient<Channel> {
+    pub fn namespaces(&self) -> NamespaceServiceClient<ToBroker> {
         NamespaceServiceClient::new(self.channel.clone())
     }
 
     /// `NodeAdminService`.
-    pub fn node_admin(&self) -> NodeAdminServiceClient<Channel> {
+    pub fn node_admin(&self) -> NodeAdminServiceClient<ToBroker> {
         NodeAdminServiceClient::new(self.channel.clone())
     }
 
@@ -73,7 +71,7 @@ impl Api {
     }
 
     /// `PrincipalService`.
-    pub fn principals(&self) -> PrincipalServiceClient<Channel> {
+    pub fn principals(&self) -> PrincipalServiceClient<ToBroker> {
         PrincipalServiceClient::new(self.channel.clone())
     }
 
@@ -92,7 +90,7 @@ impl Api {
     }
 
     /// `NodeService`.
-    pub fn nodes(&self) -> NodeServiceClient<Channel> {
+    pub fn nodes(&self) -> NodeServiceClient<ToBroker> {
         NodeServiceClient::new(self.channel.clone())
     }
 

@@ -12,7 +12,8 @@ use krb_proto::{
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Streaming, transport::Channel};
+use krb_node_agent::dial::ToBroker;
+use tonic::Streaming;
 
 use super::{TSFOO, World, WorldError, api::Api, pki::Subject, pods::Pod};
 
@@ -28,7 +29,7 @@ pub struct LightNode {
     pub name: String,
     /// The pod that is bound to it.
     pub pod: Pod,
-    client: NodeServiceClient<Channel>,
+    client: NodeServiceClient<ToBroker>,
     generation: u64,
     beating: Option<JoinHandle<()>>,
     /// The reason that it was last told to wipe for.
@@ -137,6 +138,7 @@ impl LightNode {
             pod_uid: self.pod.uid.clone(),
             volume: Pod::VOLUME.to_owned(),
             generation: self.generation,
+            ..Default::default()
         };
         Ok(self.client.clone().issue(request).await?.into_inner())
     }

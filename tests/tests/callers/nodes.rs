@@ -39,7 +39,8 @@ impl NodeC {
 
     async fn issue(&self, pod: &str, volume: &str, generation: u64) -> Result<String, String> {
         let (pod_uid, volume) = (pod.to_owned(), volume.to_owned());
-        let answer = self.api.nodes().issue(v1::IssueRequest { pod_uid, volume, generation }).await;
+        let request = v1::IssueRequest { pod_uid, volume, generation, ..Default::default() };
+        let answer = self.api.nodes().issue(request).await;
         answer.map(|issued| issued.into_inner().lease_id).map_err(|status| reason(&status))
     }
 

@@ -103,6 +103,7 @@ async fn a_ban_is_by_name_and_by_key_and_needs_no_node_that_ever_attached() -> S
         pod_uid: swarm.nodes[1].pod.uid.clone(),
         volume: krb_tests::world::pods::Pod::VOLUME.to_owned(),
         generation: 1,
+        ..Default::default()
     };
     let refused = disguise.nodes().issue(request).await.expect_err("its key is banned");
     assert_eq!(reason(&refused), "BANNED");

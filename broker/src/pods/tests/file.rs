@@ -1,6 +1,6 @@
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
-use krb_proto::PodUid;
+use krb_proto::{PodRef, PodUid};
 use proptest::prelude::*;
 
 use super::{AROUND, pod_text};
@@ -16,6 +16,11 @@ struct World {
     directory: tempfile::TempDir,
     clock: Arc<TestClock>,
     pods: FilePods,
+}
+
+fn named(uid: &PodUid) -> PodRef {
+    let (namespace, name) = ("tsfoo".parse().unwrap(), "web-0".parse().unwrap());
+    PodRef { cluster: "prod-1".into(), namespace, name, uid: uid.clone() }
 }
 
 impl World {
@@ -44,7 +49,7 @@ impl World {
     }
 
     async fn look(&self, uid: &str) -> Sighting {
-        self.pods.look(&uid.parse().unwrap()).await.unwrap()
+        self.pods.look(&uid.parse().unwrap(), None).await.unwrap()
     }
 
     async fn here(&self) -> Pod {
@@ -56,7 +61,7 @@ impl World {
 
     async fn gone(&self, uid: &str) -> bool {
         let uid: PodUid = uid.parse().unwrap();
-        self.pods.gone(std::slice::from_ref(&uid)).await.unwrap() == [uid]
+        self.pods.gone(&[named(&uid)]).await.unwrap() == [uid]
     }
 }
 
@@ -175,8 +180,8 @@ async fn a_directory_that_is_away_makes_pods_unavailable_and_not_gone() {
         (world.directory.path().join("objects"), world.directory.path().join("aside"));
     fs::rename(&objects, &aside).unwrap();
     let uid: PodUid = "uid-0".parse().unwrap();
-    assert!(world.pods.look(&uid).await.is_err());
-    assert!(world.pods.gone(std::slice::from_ref(&uid)).await.is_err());
+    assert!(world.pods.look(&uid, None).await.is_err());
+    assert!(world.pods.gone(&[named(&uid)]).await.is_err());
     fs::rename(&aside, &objects).unwrap();
     world.here().await;
 }
