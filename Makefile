@@ -11,6 +11,9 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 CARGO ?= cargo
 TARGET := target
+# What `make images` builds with, and how it calls the images; the manifests name the same.
+ENGINE ?= docker
+VERSION ?= 0.1.0
 BUILT := $(or $(CARGO_TARGET_DIR),target)/debug
 # The scripts that bring up a cluster, and the folder with its four binaries. Without them `make test` says
 # loudly that the cluster part did not run.
@@ -31,7 +34,7 @@ CLUSTER_TESTS := cluster kube_api
 STORIES := $(filter-out $(CLUSTER_TESTS),$(call tests_in,tests/tests))
 LONG := $(filter torture simulate fuzz,$(notdir $(basename $(wildcard tests/src/bin/*))))
 
-.PHONY: help build driver agent manifests packages packages-cluster packages-python cluster-binaries
+.PHONY: help build driver agent manifests images packages packages-cluster packages-python cluster-binaries
 .PHONY: test test-build test-unit test-stories test-long test-cluster cluster-test cluster-test-full check fmt clippy doc deny advisories demo bench fuzz torture simulate
 
 help:
@@ -46,6 +49,7 @@ help:
 	@echo 'make torture   $(KILLS) kills of the broker under load on a real KDC (KILLS=, SEED=)'
 	@echo 'make build     all programs; the driver static, in $(TARGET)/dist'
 	@echo 'make agent     the node agent static, in $(TARGET)/dist'
+	@echo 'make images    container images (ENGINE=docker, VERSION=$(VERSION))'
 	@echo 'make manifests deploy/*.yaml from deploy/kustomize (needs kubectl)'
 	@echo 'Needs: cargo, cc, git, make, bash; Debian with apt; root for demo, test and bench.'
 
@@ -80,6 +84,11 @@ agent:
 
 manifests:
 	bash deploy/render.sh deploy
+
+images:
+	@command -v '$(ENGINE)' >/dev/null || { echo 'make images: needs docker, or another by ENGINE=' >&2; exit 1; }
+	$(ENGINE) build -f deploy/docker/broker.Dockerfile -t krb-broker:$(VERSION) .
+	$(ENGINE) build -f deploy/docker/node-agent.Dockerfile -t krb-node-agent:$(VERSION) .
 
 # ---- Test. Budget on 2 cores from an empty target: build 30 min, units 5, stories 12, long 6, cluster 20.
 # All stages select from the whole workspace, so that everything is compiled once, with the same features.

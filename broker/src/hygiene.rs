@@ -1,8 +1,10 @@
 //! What keeps keys out of core dumps, debuggers and swap.
 
 use rustix::{
+    io::Errno,
     mm::{MlockAllFlags, mlockall},
-    process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit},
+    process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit},
+    thread::{CapabilitySet, capabilities},
 };
 
 /// Why the process can't be made safe to hold keys.
@@ -14,16 +16,16 @@ pub enum Unsafe {
         /// What was tried.
         doing: &'static str,
         /// Why it failed.
-        source: rustix::io::Errno,
+        source: Errno,
     },
     /// Memory may be written to a disk.
     #[error(
-        "memory can't be locked ({source}) and this machine swaps: give the broker CAP_IPC_LOCK, \
-         turn swap off, or set allow_swap"
+        "memory can't be locked ({source}) and this machine swaps: give the broker CAP_IPC_LOCK \
+         or no limit of locked memory, turn swap off, or set allow_swap"
     )]
     Swap {
         /// Why it can't be locked.
-        source: rustix::io::Errno,
+        source: Errno,
     },
 }
 
@@ -37,9 +39,7 @@ pub fn apply(allow_swap: bool) -> Result<(), Unsafe> {
     setrlimit(Resource::Core, none).map_err(failed("forbidding core dumps"))?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(failed("shutting out debuggers"))?;
-    // Only what is touched: the stacks of idle threads stay unbacked.
-    let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
-    match mlockall(flags) {
+    match lock_memory() {
         Ok(()) => Ok(()),
         Err(source) if machine_swaps() && !allow_swap => Err(Unsafe::Swap { source }),
         Err(error) => {
@@ -47,6 +47,17 @@ pub fn apply(allow_swap: bool) -> Result<(), Unsafe> {
             Ok(())
         }
     }
+}
+
+/// Without the capability a limit counts, and what is locked up to it makes a later thread
+/// fail to start: then nothing is locked.
+fn lock_memory() -> Result<(), Errno> {
+    let capable = capabilities(None)?.effective.contains(CapabilitySet::IPC_LOCK);
+    if !capable && getrlimit(Resource::Memlock).current.is_some() {
+        return Err(Errno::PERM);
+    }
+    // Only what is touched: the stacks of idle threads stay unbacked.
+    mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)
 }
 
 /// Whether the kernel has anywhere to write memory to.

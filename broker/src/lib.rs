@@ -124,7 +124,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         .map_err(StartError::Entitlements)?;
     let policy = Arc::new(policy);
 
-    let cluster = start::cluster(&config).await?;
+    let cluster_client = start::cluster_client(&config).await?;
     let gate = Arc::new(Gate::new(config.gate.kdc, config.gate.kadmin));
     let admin = MitAdmin::start(start::mit_settings(&config), gate.clone(), clock.clone())?;
     let client = start::realm_client(&config, gate.clone(), clock.clone(), entropy.clone())?;
@@ -140,7 +140,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     let tasks = TaskTracker::new();
     let stopping = stop.child_token();
     let tick = start::tick(&config.times);
-    let cluster = start::cluster(&config, &clock, tick, &tasks, &stopping).await?;
+    let client = cluster_client.as_ref();
+    let cluster = start::cluster(&config, client, &clock, tick, &tasks, &stopping).await?;
     let start::Cluster { pods, witnesses } = cluster;
     let hub = Arc::new(Hub::default());
     let realm = config.realm.name.clone();
@@ -241,7 +242,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     tasks.spawn(start::cut_streams(hub.clone(), stopping.clone()));
     walker.kick_all();
 
-    let tokens = start::node_tokens(&config, cluster.as_ref(), &clock);
+    let tokens = start::node_tokens(&config, cluster_client.as_ref(), &clock);
     let skew = config.realm.walk.clock_skew;
     let health = {
         let (kdc, admin) = (kdc, admin.clone());

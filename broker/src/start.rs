@@ -97,9 +97,6 @@ pub enum StartError {
     /// What was found at the KDC forbids to run.
     #[error("{0}")]
     Refused(String),
-    /// The cluster's API server can't be reached by what is configured.
-    #[error("the cluster")]
-    Cluster(#[from] ConnectError),
     /// The API can't be served.
     #[error("the API")]
     Serve(#[from] ServeError),
@@ -286,7 +283,7 @@ pub(crate) fn realm_client(
 }
 
 /// The client of the cluster's API server, where there is one. Nothing is asked yet.
-pub(crate) async fn cluster(config: &Config) -> Result<Option<kube::Client>, StartError> {
+pub(crate) async fn cluster_client(config: &Config) -> Result<Option<kube::Client>, StartError> {
     match &config.kubernetes {
         Some(settings) => Ok(Some(kubernetes::client::connect(settings).await?)),
         None => Ok(None),
@@ -323,6 +320,7 @@ pub(crate) struct Cluster {
 /// answer now.
 pub(crate) async fn cluster(
     config: &Config,
+    client: Option<&kube::Client>,
     clock: &Arc<dyn Clock>,
     every: Duration,
     tasks: &TaskTracker,
@@ -332,8 +330,10 @@ pub(crate) async fn cluster(
     let (dir, nodes) = match &config.pods {
         PodsConfig::File { dir, nodes } => (dir, nodes),
         PodsConfig::Kubernetes => {
-            let settings = config.kubernetes.clone().unwrap_or_default();
-            let client = kubernetes::client::connect(&settings).await?;
+            let client = match client {
+                Some(client) => client.clone(),
+                None => kubernetes::client::connect(&kubernetes::client::Settings::default()).await?,
+            };
             let view = Arc::new(View::new(cluster.clone(), config.rules.driver.clone()));
             for kind in view.kinds() {
                 let watching = Watching::new(client.clone(), clock.clone(), kind);

@@ -43,7 +43,10 @@ pub enum AccountKeyError {
         detail: String,
     },
     /// Others can read it.
-    #[error("the keytab file {path} is open to others: its mode is {mode:o}, not 600 or 400")]
+    #[error(
+        "the keytab file {path} is open to others: its mode is {mode:o}, not 600 or 400 (nor 640 \
+         or 440 with the broker's own group)"
+    )]
     Open {
         /// Its path.
         path: PathBuf,
@@ -148,11 +151,47 @@ fn read(path: &Path) -> Result<krb_proto::Secret, AccountKeyError> {
         detail: e.to_string(),
     };
     let file = std::fs::File::open(path).map_err(unreadable)?;
-    let mode = file.metadata().map_err(unreadable)?.mode() & 0o7777;
-    if mode & 0o077 != 0 {
+    let found = file.metadata().map_err(unreadable)?;
+    let mode = found.mode() & 0o7777;
+    // kubelet gives a pod that is not root's a Secret's files by their group alone
+    let ours = found.gid() == rustix::process::getegid().as_raw();
+    if mode & if ours { 0o037 } else { 0o077 } != 0 {
         return Err(AccountKeyError::Open { path: path.to_owned(), mode });
     }
     let mut bytes = Vec::with_capacity(4096);
     file.take(MAX_FILE).read_to_end(&mut bytes).map_err(unreadable)?;
     Ok(krb_proto::Secret::new(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        os::unix::fs::{PermissionsExt, chown},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_keytab_is_read_only_where_it_is_the_brokers_alone_or_its_own_groups() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tsfoo.keytab");
+        fs::write(&path, "x").unwrap();
+        let own = rustix::process::getegid().as_raw();
+        let with = |mode, group| {
+            chown(&path, None, Some(group)).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            read(&path)
+        };
+        for mode in [0o400, 0o600, 0o440, 0o640] {
+            assert_eq!(with(mode, own).unwrap().expose(), b"x", "{mode:o}");
+        }
+        for mode in [0o444, 0o604, 0o660, 0o450, 0o602] {
+            assert!(matches!(with(mode, own), Err(AccountKeyError::Open { .. })), "{mode:o}");
+        }
+        if rustix::process::geteuid().is_root() {
+            with(0o600, own + 1).unwrap();
+            assert!(matches!(with(0o440, own + 1), Err(AccountKeyError::Open { .. })));
+        }
+    }
 }

@@ -12,7 +12,9 @@ use crate::{
     yaml,
 };
 
+mod arbitrary;
 mod command;
+mod webhook;
 
 /// A pod as its owner writes it.
 const POD: &str = include_str!("pod.yaml");
