@@ -7,9 +7,9 @@ use std::{
     time::Duration,
 };
 
+use krb_node_agent::dial::ToBroker;
 use krb_proto::v1::{self, node_service_client::NodeServiceClient};
 use tokio::task::JoinSet;
-use krb_node_agent::dial::ToBroker;
 
 use super::{
     Budget, Failure, Report,

@@ -1,11 +1,11 @@
 //! A node's agent reduced to its calls: a session and channels, and nothing on a disk.
 
+use krb_node_agent::dial::ToBroker;
 use krb_proto::v1::{
     self, node_service_client::NodeServiceClient, sync_request::Event, sync_response,
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::ReceiverStream;
-use krb_node_agent::dial::ToBroker;
 
 use super::{Failure, scene::NODE};
 use crate::world::{World, api::Api, pki::Subject};

@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use krb_node_agent::dial::ToBroker;
 use krb_proto::{
     span,
     v1::{
@@ -12,7 +13,6 @@ use krb_proto::{
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::ReceiverStream;
-use krb_node_agent::dial::ToBroker;
 use tonic::Streaming;
 
 use super::{TSFOO, World, WorldError, api::Api, pki::Subject, pods::Pod};

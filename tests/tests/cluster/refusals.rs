@@ -66,9 +66,9 @@ fn refusal(field: &Field<'_>, workload: &Workload) -> Result<String, Box<dyn Err
         return Err(format!("this can be applied: {}", workload.manifest()).into());
     };
     let said = error.to_string();
-    let (_, line) = said.split_once("denied the request: ").ok_or_else(|| {
-        format!("the webhook does not say why: {said}\n{}", workload.manifest())
-    })?;
+    let (_, line) = said
+        .split_once("denied the request: ")
+        .ok_or_else(|| format!("the webhook does not say why: {said}\n{}", workload.manifest()))?;
     Ok(line.trim_end().to_owned())
 }
 
@@ -134,7 +134,11 @@ fn identities(field: &Field<'_>) -> Vec<Case> {
         ),
         Case::new(secure(Some(TSBAR.uid), json!({})), &["1234, not 1300"], "ACCOUNT_MISMATCH"),
         Case::new(
-            pod().init("first", "true").container("first", "securityContext", security(Some(0), &json!({}))),
+            pod().init("first", "true").container(
+                "first",
+                "securityContext",
+                security(Some(0), &json!({})),
+            ),
             &["runAsUser", "container first runs as root"],
             "RUN_AS_USER",
         ),
@@ -147,7 +151,11 @@ fn identities(field: &Field<'_>) -> Vec<Case> {
             &["runAsUser", "different users", "side as 4321"],
             "RUN_AS_USER",
         ),
-        Case::new(secure(own, json!({"runAsGroup": foreign})), &["runAsGroup 1301"], "RUN_AS_GROUP"),
+        Case::new(
+            secure(own, json!({"runAsGroup": foreign})),
+            &["runAsGroup 1301"],
+            "RUN_AS_GROUP",
+        ),
         Case::new(secure(own, json!({"fsGroup": foreign})), &["fsGroup 1301"], "RUN_AS_GROUP"),
         Case::new(
             secure(own, json!({"supplementalGroups": [TSFOO.uid + 1, foreign]})),
@@ -306,7 +314,11 @@ fn what_only_the_cluster_can_tell_is_denied_at_the_mount(world: &World<'_>) -> T
         Case::new(pod("elsewhere").on("n2"), &["only on nodes with", LAB], "NODE_NOT_ALLOWED"),
         Case::new(pod("second").on("n1"), &["leases"], "LIMIT_REACHED"),
         Case::new(
-            field.workload(Kind::Pod, &TSFOO, "nameless").services("HTTP").label("app", "none").on("n2"),
+            field
+                .workload(Kind::Pod, &TSFOO, "nameless")
+                .services("HTTP")
+                .label("app", "none")
+                .on("n2"),
             &["no Service selects the pod"],
             "NO_HOST_NAME",
         ),
@@ -329,7 +341,11 @@ fn are_denied(field: &Field<'_>, cases: &[Case]) -> Told {
         let leases = field.leases(&json!({ "podUid": pod.uid }))?;
         assert!(leases.is_empty(), "{leases:?}");
         let denied = |line: &Value| line["pod_uid"] == *pod.uid && line["reason"] == case.reason;
-        assert!(field.audited("lease.denied").iter().any(denied), "{} in the audit log", case.reason);
+        assert!(
+            field.audited("lease.denied").iter().any(denied),
+            "{} in the audit log",
+            case.reason
+        );
         field.delete(&case.workload)?;
     }
     Ok(())
