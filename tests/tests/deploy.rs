@@ -10,7 +10,12 @@ use std::{
     process::Command,
 };
 
-use krb_broker::yaml;
+use krb_broker::{
+    config::{Config, admission::AdmissionConfig},
+    entitlement::load::Entitlements,
+    yaml,
+};
+use krb_node_agent::config::{Config as AgentConfig, Given};
 use serde_json::{Value, json};
 
 /// What kubectl and its kin call an object: kind, namespace, name.
@@ -64,13 +69,15 @@ fn rendered(source: &str) -> Objects {
 fn manifests() -> Vec<String> {
     let entries = fs::read_dir(deploy()).expect("deploy/");
     let names = entries.map(|entry| entry.expect("entry").file_name().into_string().expect("name"));
-    names.filter(|name| name.ends_with(".yaml") && name != "node-agent.yaml").collect()
+    names.filter(|name| name.ends_with(".yaml")).collect()
 }
 
 /// Each workload's name and its pods' spec.
 fn pods(objects: &Objects) -> Vec<(String, Value)> {
     let workloads = objects.iter().filter(|((kind, ..), _)| WORKLOADS.contains(&kind.as_str()));
-    workloads.map(|(key, object)| (key.2.clone(), object["spec"]["template"]["spec"].clone())).collect()
+    workloads
+        .map(|(key, object)| (key.2.clone(), object["spec"]["template"]["spec"].clone()))
+        .collect()
 }
 
 fn list(value: &Value) -> Vec<Value> {
@@ -91,7 +98,8 @@ fn the_manifests_are_what_their_source_renders_to() {
     let run = run.expect("bash");
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     let made = fs::read_dir(fresh.path()).expect("directory");
-    let made: BTreeSet<_> = made.map(|entry| entry.expect("entry").file_name().into_string()).collect();
+    let made: BTreeSet<_> =
+        made.map(|entry| entry.expect("entry").file_name().into_string()).collect();
     assert_eq!(made, manifests().into_iter().map(Ok).collect(), "which manifests there are");
     for name in manifests() {
         let anew = objects(&fs::read_to_string(fresh.path().join(&name)).expect("manifest"));
@@ -112,7 +120,10 @@ fn every_option_renders_and_says_what_it_changes() {
     assert_eq!(volume(&on_node, "krb-broker", "store")["hostPath"]["path"], "/var/lib/krb-broker");
     assert!(!on_node.keys().any(|(kind, ..)| kind == "PersistentVolumeClaim"));
     let secret = volume(&rendered("admin-keytab-secret"), "krb-broker", "admin-keytab");
-    assert_eq!(secret["secret"], json!({"secretName": "krb-broker-admin-keytab", "defaultMode": 0o440}));
+    assert_eq!(
+        secret["secret"],
+        json!({"secretName": "krb-broker-admin-keytab", "defaultMode": 0o440})
+    );
     let identity = volume(&rendered("node-certificate"), "krb-node-agent", "identity");
     assert_eq!(identity["hostPath"]["path"], "/etc/krb-broker/node");
     assert!(identity.get("projected").is_none(), "{identity}");
@@ -162,7 +173,8 @@ fn seccomp_is_on_in_the_way_that_the_version_knows() {
             let field = &template["spec"]["securityContext"]["seccompProfile"];
             let annotated = &template["metadata"]["annotations"][annotation];
             let expected = (json!({"type": "RuntimeDefault"}), Value::Null);
-            let expected = if by_field { expected } else { (Value::Null, "runtime/default".into()) };
+            let expected =
+                if by_field { expected } else { (Value::Null, "runtime/default".into()) };
             assert_eq!((field.clone(), annotated.clone()), expected, "{manifest}");
         }
     }
@@ -177,7 +189,8 @@ fn the_agent_has_no_right_and_nobody_any_on_secrets_but_the_webhooks_own() {
         for rule in list(&object["rules"]) {
             let named = |field: &str, word: &str| list(&rule[field]).contains(&word.into());
             assert!(!named("verbs", "*") && !named("resources", "*") && !named("apiGroups", "*"));
-            let mut others = ["delete", "deletecollection", "impersonate", "escalate", "bind"].iter();
+            let mut others =
+                ["delete", "deletecollection", "impersonate", "escalate", "bind"].iter();
             assert!(!others.any(|verb| named("verbs", verb)), "{rule}");
             if named("resources", "secrets") {
                 assert_eq!(object["kind"], "Role", "only in its own namespace");
@@ -186,11 +199,16 @@ fn the_agent_has_no_right_and_nobody_any_on_secrets_but_the_webhooks_own() {
             }
         }
     }
-    let (_, agent) = pods(&all).into_iter().find(|(name, _)| name == "krb-node-agent").expect("agent");
+    let (_, agent) =
+        pods(&all).into_iter().find(|(name, _)| name == "krb-node-agent").expect("agent");
     assert_eq!(agent["automountServiceAccountToken"], false);
-    let identity = list(&agent["volumes"]).into_iter().find(|v| v["name"] == "identity").expect("identity");
+    let identity =
+        list(&agent["volumes"]).into_iter().find(|v| v["name"] == "identity").expect("identity");
     let token = &identity["projected"]["sources"][0]["serviceAccountToken"];
-    assert_eq!((&token["audience"], &token["expirationSeconds"]), (&json!("krb-broker"), &json!(43200)));
+    assert_eq!(
+        (&token["audience"], &token["expirationSeconds"]),
+        (&json!("krb-broker"), &json!(43200))
+    );
 }
 
 #[test]
@@ -221,7 +239,10 @@ fn the_webhook_is_asked_only_about_namespaces_that_opted_in() {
         let selector = &webhook["namespaceSelector"];
         assert_eq!(selector["matchLabels"], json!({"krb-broker/enabled": "true"}));
         let never = &selector["matchExpressions"][0];
-        assert_eq!((&never["key"], &never["operator"]), (&json!("kubernetes.io/metadata.name"), &json!("NotIn")));
+        assert_eq!(
+            (&never["key"], &never["operator"]),
+            (&json!("kubernetes.io/metadata.name"), &json!("NotIn"))
+        );
         assert_eq!(never["values"], json!(["kube-system", "krb-broker"]));
     }
     assert_eq!(seen, 2);
@@ -239,4 +260,22 @@ fn one_broker_has_the_store_and_leaves_a_dead_node_soon() {
     let secrets = list(&pod["volumes"]).into_iter().filter(|volume| !volume["secret"].is_null());
     let names: Vec<_> = secrets.map(|volume| volume["secret"]["secretName"].clone()).collect();
     assert_eq!(names, ["krb-broker-tls"], "no Secret of the cluster holds Kerberos material");
+}
+
+#[test]
+fn the_configuration_of_the_example_is_what_the_programs_read() {
+    let example = deploy().join("kustomize/example");
+    let text = |name: &str| fs::read_to_string(example.join(name)).expect(name);
+    let broker = Config::read("broker.toml", &text("broker/broker.toml")).expect("broker.toml");
+    let admission = AdmissionConfig::load(&example.join("admission/admission.toml"));
+    let admission = admission.expect("admission.toml");
+    assert_eq!(broker.entitlements, admission.entitlements, "both read the same ConfigMap");
+    Entitlements::load(&example.join("entitlements")).expect("the example's entitlements");
+
+    // the CA is a file of the pod, so that is all that may be missing here
+    let given =
+        Given { node: Some("n1".to_owned()), broker: Some("https://10.96.0.7:8443".to_owned()) };
+    let agent = AgentConfig::read_with(&example.join("node-agent/agent.toml"), given);
+    let problems = agent.expect_err("no CA here").to_string();
+    assert!(problems.contains("agent.toml: ca: ") && !problems.contains(';'), "{problems}");
 }

@@ -112,7 +112,7 @@ service_account = "krb-broker/krb-node-agent"
 [store]
 dir = "/var/lib/krb-broker/store"
 master_key = "/etc/krb-broker/realm/master.key"
-mark_file = "/var/log/krb-broker/mark/mark"
+mark_file = "/var/log/krb-broker/mark"
 [audit]
 file = "/var/log/krb-broker/audit.log"
 [sessions]
