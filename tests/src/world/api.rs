@@ -1,8 +1,9 @@
 //! The broker's API, as an operator or viewer uses it.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
-use krb_node_agent::dial::{Dial as _, Proof, TlsDial, ToBroker};
+use krb_node_agent::dial::{Dial as _, TlsDial};
+pub use krb_node_agent::dial::{Proof, ToBroker};
 use krb_proto::v1::{
     self, lease_service_client::LeaseServiceClient,
     namespace_service_client::NamespaceServiceClient,
@@ -27,12 +28,22 @@ impl Api {
         name: &str,
     ) -> Result<Self, WorldError> {
         let files = pki.files(name);
+        let proof = Proof::Certificate { certificate: files.certificate, key: files.key };
+        Self::connect_as(address, pki.ca("broker"), proof).await
+    }
+
+    /// Connects with any proof of who the caller is, to the broker whose certificate this CA signed.
+    pub async fn connect_as(
+        address: SocketAddr,
+        ca: PathBuf,
+        proof: Proof,
+    ) -> Result<Self, WorldError> {
         let failed = |e: &dyn std::fmt::Display| WorldError::new("connecting", e);
         let dial = TlsDial {
             broker: format!("https://{address}").parse().map_err(|e| failed(&e))?,
             broker_name: pki::BROKER.try_into().map_err(|e| failed(&e))?,
-            ca: pki.ca("broker"),
-            proof: Proof::Certificate { certificate: files.certificate, key: files.key },
+            ca,
+            proof,
         };
         let channel = dial.dial().await.map_err(|e| failed(&krb_broker::audit::chain(&e)))?;
         Ok(Self { channel })

@@ -26,8 +26,8 @@ pub const STORIES: &[Story] = &[
 ];
 
 /// Namespaces of no account: one with the webhook, and one without.
-const ORPHAN: Account = Account { login: "orphan", uid: 1700, more: "" };
-const RAW_ORPHAN: Account = Account { login: "raworphan", uid: 1701, more: "" };
+const ORPHAN: Account = Account { login: "orphan", uid: 1800, more: "" };
+const RAW_ORPHAN: Account = Account { login: "raworphan", uid: 1801, more: "" };
 
 /// How long a mount may take to fail: a busy machine calls the driver late.
 const FAILED: Duration = Duration::from_secs(150);

@@ -33,8 +33,11 @@ pub const TSLAB: Account = Account {
 /// The label of the nodes that the pods of [`TSLAB`] may run on.
 pub const LAB: &str = "node-restriction.kubernetes.io/zone=lab";
 
+/// A team whose namespace is deleted and made anew.
+pub const TSNEW: Account = Account { login: "tsnew", uid: 1700, more: "services: [HTTP]\n" };
+
 /// All of them.
-pub const TENANTS: [Account; 5] = [TSFOO, TSBAR, TSMANY, TSRAW, TSLAB];
+pub const TENANTS: [Account; 6] = [TSFOO, TSBAR, TSMANY, TSRAW, TSLAB, TSNEW];
 
 /// The Service that selects a tenant's pods, unless they say otherwise, by `app: web`.
 pub const SERVICE: &str = "web";
