@@ -13,6 +13,7 @@ krb-broker base
 krb-broker-up-to-1.20 up-to-1.20
 psp psp
 network-policy network-policy
+node-isolation-probe node-isolation-probe
 LIST
 }
 

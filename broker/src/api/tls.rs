@@ -230,6 +230,9 @@ pub fn incoming(
             let handshake = tokio::spawn(async move {
                 match acceptor.accept(tcp).await {
                     Ok(connection) => drop(ready.send(Ok(connection)).await),
+                    Err(error) if hung_up(&error) => {
+                        tracing::debug!(%peer, %error, "a connection ended in its handshake");
+                    }
                     Err(error) => {
                         tracing::info!(%peer, %error, "a connection did not prove itself")
                     }
@@ -239,6 +242,11 @@ pub fn incoming(
         }
     });
     ReceiverStream::new(connections)
+}
+
+/// Whether the peer went away by itself, as kubelet's probes do, every few seconds.
+fn hung_up(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset)
 }
 
 /// Where as many connections are in their handshake as may be, the one that has been for the

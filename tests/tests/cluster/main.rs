@@ -18,6 +18,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the output of a test runner")]
 
+mod api_away;
 mod attack_node;
 mod attack_tenant;
 mod callouts;
@@ -56,6 +57,7 @@ const THEMES: &[&[Story]] = &[
     attack_node::STORIES,
     attack_tenant::STORIES,
     callouts::STORIES,
+    api_away::STORIES,
     many::STORIES,
     power::STORIES,
 ];

@@ -13,8 +13,9 @@ use crate::{
 };
 
 /// Told in this order.
-pub const STORIES: &[Story] =
-    &[story!(two_hundred_pods_at_once_are_all_served_and_the_caps_hold).needing(Needs::Machines)];
+pub const STORIES: &[Story] = &[story!(two_hundred_pods_at_once_are_all_served_and_the_caps_hold)
+    .needing(Needs::Machines)
+    .long()];
 
 /// Pods on each of the nodes.
 const ON_EACH: u32 = 100;

@@ -133,11 +133,6 @@ impl<'a> Pod<'a> {
         Ok(highest.ok_or_else(|| format!("a lease without kvnos: {lease}"))?)
     }
 
-    /// Waits until kubelet says that all its containers are ready.
-    pub fn wait_ready(&self) -> Told {
-        Ok(self.cluster().kubectl().wait_ready(self.namespace(), &self.name)?)
-    }
-
     /// Waits for a line in `kubectl describe` that contains `text`; that line.
     pub fn wait_described(&self, text: &str) -> Result<String, Box<dyn Error>> {
         Ok(self.cluster().kubectl().wait_described(self.namespace(), &self.name, text)?)

@@ -32,6 +32,12 @@ pub const BROKER_NODE: &str = "n1";
 const BROKER_USER: u32 = 10_750;
 /// Where the broker's node has the realm's secrets.
 const REALM_DIR: &str = "/etc/krb-broker/realm";
+/// The parts, and the ConfigMap with the configuration of each.
+const PARTS: [(&str, &str); 3] = [
+    ("deployment/krb-broker", "krb-broker-config"),
+    ("deployment/krb-broker-admission", "krb-admission-config"),
+    ("daemonset/krb-node-agent", "krb-node-agent-config"),
+];
 /// How long a part may take to run.
 const READY: Duration = Duration::from_secs(150);
 
@@ -45,7 +51,11 @@ pub struct Installed {
 
 impl Installed {
     /// Installs all, or upgrades what is there, and waits until it runs.
-    pub fn on(cluster: &Cluster, outside: &Outside, images: &Images) -> Result<Self, Box<dyn Error>> {
+    pub fn on(
+        cluster: &Cluster,
+        outside: &Outside,
+        images: &Images,
+    ) -> Result<Self, Box<dyn Error>> {
         let volumes = cluster.dir().join("volumes");
         let kubectl = cluster.kubectl();
         let label = "node-restriction.kubernetes.io/krb-broker=true";
@@ -53,9 +63,15 @@ impl Installed {
         hand_over_secrets(cluster, outside)?;
         make_volumes(cluster, &volumes)?;
         let kustomization = site::write(cluster.dir(), outside, images)?;
-        kubectl.run(&["apply", "-k", &kustomization.display().to_string()])?;
+        let applied = kubectl.run(&["apply", "-k", &kustomization.display().to_string()])?;
         kubectl.apply(&tls_secret(outside)?)?;
-        for part in ["deployment/krb-broker", "deployment/krb-broker-admission", "daemonset/krb-node-agent"] {
+        for (part, config) in PARTS {
+            // an operator restarts what reads its configuration only at its start
+            if applied.contains(&format!("configmap/{config} configured")) {
+                kubectl.run(&["-n", NAMESPACE, "rollout", "restart", part])?;
+            }
+        }
+        for (part, _) in PARTS {
             rolled_out(cluster, part)?;
         }
         let operator = Operator::new(address(cluster)?, pki::BROKER, &outside.pki);
@@ -169,7 +185,10 @@ pub fn pod_of(cluster: &Cluster, part: &str, fields: &str) -> Result<String, Box
     let pod = wait::until(&format!("a pod of {part}"), READY, || {
         let pods = kubectl.list(NAMESPACE, "pods", &["-l", &label, "--field-selector", fields])?;
         let lives = |pod: &&Value| pod["metadata"]["deletionTimestamp"].is_null();
-        Ok(pods.iter().find(lives).and_then(|pod| pod["metadata"]["name"].as_str().map(str::to_owned)))
+        Ok(pods
+            .iter()
+            .find(lives)
+            .and_then(|pod| pod["metadata"]["name"].as_str().map(str::to_owned)))
     })?;
     kubectl.wait_ready(NAMESPACE, &pod)?;
     Ok(pod)
@@ -179,7 +198,8 @@ pub fn pod_of(cluster: &Cluster, part: &str, fields: &str) -> Result<String, Box
 pub fn log(cluster: &Cluster, part: &str) -> String {
     let said = |more: &[&str]| -> Result<String, ClusterError> {
         let label = format!("app={part}");
-        let logs = ["-n", NAMESPACE, "logs", "--tail=40", "--prefix", "--all-containers", "-l", &label];
+        let logs =
+            ["-n", NAMESPACE, "logs", "--tail=40", "--prefix", "--all-containers", "-l", &label];
         cluster.kubectl().run(&[&logs[..], more].concat())
     };
     let before = said(&["--previous"]).unwrap_or_default();
