@@ -96,6 +96,12 @@ impl Workload {
         self
     }
 
+    /// Sets a label of the pod.
+    pub fn label(mut self, name: &str, value: &str) -> Self {
+        self.labels.insert(name.to_owned(), value.into());
+        self
+    }
+
     /// Binds its pods to a node, without the scheduler.
     pub fn on(self, node: &str) -> Self {
         self.set("nodeName", node.into())
