@@ -254,8 +254,19 @@ fn the_refusal_of_a_deployments_pods_is_read_at_its_replica_set(world: &World<'_
 /// Somebody who writes the volume by hand, where no webhook looks, meets the broker's own decision.
 fn a_pod_that_asks_for_more_never_starts_and_its_owner_reads_why(world: &World<'_>) -> Told {
     let field = world.field()?;
-    settle(&world.cluster.kubectl(), &RAW_ORPHAN, false)?;
-    are_denied(field, &by_hand(field))
+    let kubectl = world.cluster.kubectl();
+    settle(&kubectl, &RAW_ORPHAN, false)?;
+    are_denied(field, &by_hand(field))?;
+
+    // what `krb-broker inject` wrote is no more than a volume written by hand
+    let forged = field.workload(Kind::Pod, &TSRAW, "forged").services("HTTP").on("n2");
+    let injected = field.injected(&forged)?;
+    let manifest = injected.replace("services: HTTP", "services: nfs");
+    assert_ne!(manifest, injected);
+    kubectl.apply(&manifest)?;
+    let pod = field.pod_of(&forged)?;
+    assert!(mount_failure(field, &pod)?.ends_with("(SERVICE_NOT_ENTITLED)"));
+    pod.delete()
 }
 
 fn by_hand(field: &Field<'_>) -> Vec<Case> {
