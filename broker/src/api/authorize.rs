@@ -168,7 +168,11 @@ impl Denied {
         let detail = error.to_string();
         let mut denied = Self::unauthenticated(Caller::unproven(), detail);
         match error {
-            TokenError::Refused { why, .. } => denied.why = why.to_string(),
+            TokenError::Refused { why, .. } => {
+                // denials of one actor are merged: another kind of token is another actor
+                denied.caller.identity = Identity::Nobody { why: why.as_str() };
+                denied.why = why.to_string();
+            }
             TokenError::Unavailable { .. } => {
                 (denied.code, denied.outcome) = (Code::Unavailable, Outcome::Failed);
                 denied.reason = Reason::TokensUnavailable;
@@ -210,4 +214,21 @@ pub fn caller<T>(request: &tonic::Request<T>) -> Result<Caller, Status> {
     request.extensions().get::<Caller>().cloned().ok_or_else(|| {
         status(Code::Unauthenticated, Reason::Unauthenticated, "no certificate".to_owned())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokens::Refusal;
+
+    #[test]
+    fn tokens_that_are_refused_for_different_things_are_told_apart_in_the_audit_log() {
+        let actor = |why| {
+            let denied = Denied::of_token(TokenError::refused(why, "in full"));
+            assert_eq!((denied.code, denied.caller.role()), (Code::Unauthenticated, None));
+            denied.caller.actor().to_string()
+        };
+        assert_eq!(actor(Refusal::Audience), "unknown:the token is for another audience");
+        assert_ne!(actor(Refusal::NotValid), actor(Refusal::ServiceAccount));
+    }
 }
