@@ -25,7 +25,7 @@ pub const STORIES: &[Story] = &[
     story!(a_nodes_root_gets_nothing_of_pods_that_are_not_its_own).needing(Needs::Machines),
     story!(what_a_nodes_root_writes_into_the_api_gives_it_nothing).needing(Needs::Machines),
     story!(other_tokens_and_certificates_of_a_node_prove_nothing).needing(Needs::Machines),
-    story!(a_stolen_token_ends_with_the_agents_pod).needing(Needs::Machines),
+    story!(a_stolen_token_ends_with_the_agents_pod).needing(Needs::Machines).long(),
     story!(the_webhook_tells_a_node_no_more_than_its_owner_reads).needing(Needs::Machines),
 ];
 
