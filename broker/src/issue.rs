@@ -9,7 +9,7 @@ mod error;
 use std::{sync::Arc, time::Duration};
 
 use krb_proto::{
-    Generation, LeaseId, NodeName, PodUid, Principal, Realm, VolumeName, reason::Reason, v1,
+    Generation, LeaseId, NodeName, PodRef, PodUid, Principal, Realm, VolumeName, reason::Reason, v1,
 };
 use tokio::time::Instant;
 
@@ -32,7 +32,7 @@ use crate::{
     store::committer::CommitError,
     tickets::Tickets,
 };
-pub use error::{IssueError, Slow};
+pub use error::{IssueError, NotIssued, Slow};
 
 /// What a node asks for: which pod, and which of its volumes. Nothing else is believed.
 #[derive(Clone, Debug)]
@@ -91,14 +91,19 @@ impl Issuer {
     ///
     /// # Errors
     /// When a rule is missing, or something that is needed can't be had now.
-    pub async fn issue(&self, request: &Request) -> Result<Issued, IssueError> {
+    pub async fn issue(&self, request: &Request) -> Result<Issued, NotIssued> {
         let deadline = Instant::now() + self.within;
-        let outcome = in_time(deadline, Slow::Records, self.try_issue(request, deadline));
-        let outcome = outcome.await.and_then(|issued| issued);
-        if let Err(error) = &outcome {
-            self.book.audit_denial(refusal(request, error)).await?;
+        let mut seen = None;
+        let outcome =
+            in_time(deadline, Slow::Records, self.try_issue(request, deadline, &mut seen));
+        match outcome.await.and_then(|issued| issued) {
+            Ok(issued) => Ok(issued),
+            Err(error) => {
+                let recorded = self.book.audit_denial(refusal(request, &error)).await;
+                let error = recorded.err().map_or(error, IssueError::from);
+                Err(NotIssued { error, pod: seen })
+            }
         }
-        outcome
     }
 
     /// Decides as for an issue, for the node that the pod is bound to unless another is named.
@@ -125,9 +130,16 @@ impl Issuer {
         Ok(grant)
     }
 
-    async fn try_issue(&self, request: &Request, deadline: Instant) -> Result<Issued, IssueError> {
+    /// `seen` is the pod, once it is known to be bound to the calling node.
+    async fn try_issue(
+        &self,
+        request: &Request,
+        deadline: Instant,
+        seen: &mut Option<PodRef>,
+    ) -> Result<Issued, IssueError> {
         self.check_session(request)?;
         let pod = self.confirm(request).await?; // it runs where the caller is
+        *seen = Some(&pod).filter(|pod| pod.node == request.node).map(|pod| pod.pod.clone());
         let grant = self.policy.decide(&pod, &request.node, &request.volume)?;
         // Trying again for a lease that waits for its keys writes nothing, and is free.
         let waits = self.book.read(|ledger| ledger.is_pending_for(&holder(request, &pod).key()));

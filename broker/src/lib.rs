@@ -37,6 +37,7 @@ pub mod kubernetes;
 pub mod lease;
 pub mod ledger;
 pub mod material;
+pub mod notices;
 pub mod pods;
 pub mod revocation;
 pub mod session;
@@ -124,7 +125,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         .map_err(StartError::Entitlements)?;
     let policy = Arc::new(policy);
 
-    let cluster_client = start::cluster_client(&config).await?;
+    let cluster = start::cluster(&config).await?;
     let gate = Arc::new(Gate::new(config.gate.kdc, config.gate.kadmin));
     let admin = MitAdmin::start(start::mit_settings(&config), gate.clone(), clock.clone())?;
     let client = start::realm_client(&config, gate.clone(), clock.clone(), entropy.clone())?;
@@ -140,9 +141,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     let tasks = TaskTracker::new();
     let stopping = stop.child_token();
     let tick = start::tick(&config.times);
-    let client = cluster_client.as_ref();
-    let cluster = start::cluster(&config, client, &clock, tick, &tasks, &stopping).await?;
-    let start::Cluster { pods, witnesses } = cluster;
+    let sources = start::sources(&config, cluster.as_ref(), &book, &clock, &tasks, &stopping)?;
+    let start::Sources { pods, witnesses } = sources;
     let hub = Arc::new(Hub::default());
     let realm = config.realm.name.clone();
     let pusher = Pusher::new(book.clone(), hub.clone(), tickets.clone(), realm.clone());
@@ -181,11 +181,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         acknowledgements: Arc::new(NodePace::new(pace::ACKNOWLEDGEMENTS)),
     };
 
+    let notices = start::notices(cluster.as_ref(), &clock, &tasks, &stopping);
     let aftermath = Aftermath {
         book: book.clone(),
         hub: hub.clone(),
         walker: walker.clone(),
         tickets: tickets.clone(),
+        notices: notices.clone(),
     };
     tasks.spawn(
         Watch {
@@ -209,6 +211,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         pusher: pusher.clone(),
         tickets: tickets.clone(),
         walker: walker.clone(),
+        notices: notices.clone(),
     };
     let comparer = Comparer {
         book: book.clone(),
@@ -242,7 +245,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     tasks.spawn(start::cut_streams(hub.clone(), stopping.clone()));
     walker.kick_all();
 
-    let tokens = start::node_tokens(&config, cluster_client.as_ref(), &clock);
+    let tokens = start::node_tokens(&config, cluster.as_ref(), &clock);
     let skew = config.realm.walk.clock_skew;
     let health = {
         let (kdc, admin) = (kdc, admin.clone());
@@ -253,6 +256,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
             issuer: issuer.clone(),
             syncing,
             tokens: tokens.clone(),
+            notices,
             witnesses: witnesses.clone(),
             profile: start::profile(&config),
             tasks: tasks.clone(),

@@ -25,14 +25,15 @@ use crate::{
     },
     krb5::{exchange::TicketOptions, transport::Limits},
     kubernetes::{
-        self, asking::Asking, client::ConnectError, source::KubePods, tokens::ReviewedTokens,
-        view::View, watching::Watching, witness::KubeNodes,
+        self, asking::Asking, client::ConnectError, events::Events, probe, source::KubePods,
+        tokens::ReviewedTokens, view::View, watching::Watching, witness::KubeNodes,
     },
     ledger::{
         Ledger,
         book::Book,
         record::{self, Unreadable},
     },
+    notices::{NoNotices, Notices},
     pods::{PodSource, file::FilePods, nodes::FileNodes},
     session::{
         Times,
@@ -91,12 +92,12 @@ pub enum StartError {
     /// The admin keytab can't be used.
     #[error("the admin keytab")]
     AdminKeytab(#[from] AccountKeyError),
-    /// There is no way to the API server.
-    #[error("the way to the cluster's API server")]
-    Kubernetes(#[from] ConnectError),
     /// What was found at the KDC forbids to run.
     #[error("{0}")]
     Refused(String),
+    /// The cluster's API server can't be reached by what is configured.
+    #[error("the cluster")]
+    Cluster(#[from] ConnectError),
     /// The API can't be served.
     #[error("the API")]
     Serve(#[from] ServeError),
@@ -283,7 +284,7 @@ pub(crate) fn realm_client(
 }
 
 /// The client of the cluster's API server, where there is one. Nothing is asked yet.
-pub(crate) async fn cluster_client(config: &Config) -> Result<Option<kube::Client>, StartError> {
+pub(crate) async fn cluster(config: &Config) -> Result<Option<kube::Client>, StartError> {
     match &config.kubernetes {
         Some(settings) => Ok(Some(kubernetes::client::connect(settings).await?)),
         None => Ok(None),
@@ -301,6 +302,19 @@ pub(crate) fn node_tokens(
     Some(Arc::new(Reviews::new(Arc::new(asked), clock.clone(), settings.cache)))
 }
 
+/// Who tells the owners of pods: the cluster's Events, where there is a cluster.
+pub(crate) fn notices(
+    cluster: Option<&kube::Client>,
+    clock: &Arc<dyn Clock>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Arc<dyn Notices> {
+    let Some(client) = cluster else { return Arc::new(NoNotices) };
+    let events = Arc::new(Events::new(client.clone(), clock.clone()));
+    tasks.spawn(events.clone().run(stop.clone()));
+    events
+}
+
 /// What tells this run of the broker from every other.
 pub(crate) fn name_of_this_run(entropy: &dyn Entropy) -> Arc<str> {
     let mut bits = [0; 8];
@@ -309,7 +323,7 @@ pub(crate) fn name_of_this_run(entropy: &dyn Entropy) -> Arc<str> {
 }
 
 /// What is known of the cluster.
-pub(crate) struct Cluster {
+pub(crate) struct Sources {
     /// Its pods.
     pub pods: Arc<dyn PodSource>,
     /// Who says whether a silent node works.
@@ -318,41 +332,40 @@ pub(crate) struct Cluster {
 
 /// The cluster as the configuration says: from directories, or from its API server. That need not
 /// answer now.
-pub(crate) async fn cluster(
+pub(crate) fn sources(
     config: &Config,
     client: Option<&kube::Client>,
+    book: &Book,
     clock: &Arc<dyn Clock>,
-    every: Duration,
     tasks: &TaskTracker,
     stop: &CancellationToken,
-) -> Result<Cluster, StartError> {
+) -> Result<Sources, StartError> {
     let (cluster, gone_after) = (config.cluster.clone(), config.pods_gone_after);
     let (dir, nodes) = match &config.pods {
         PodsConfig::File { dir, nodes } => (dir, nodes),
         PodsConfig::Kubernetes => {
-            let client = match client {
-                Some(client) => client.clone(),
-                None => kubernetes::client::connect(&kubernetes::client::Settings::default()).await?,
-            };
+            let none = || StartError::Refused("the pods' cluster is not configured".to_owned());
+            let client = client.ok_or_else(none)?;
             let view = Arc::new(View::new(cluster.clone(), config.rules.driver.clone()));
             for kind in view.kinds() {
                 let watching = Watching::new(client.clone(), clock.clone(), kind);
                 tasks.spawn(watching.run(stop.clone()));
             }
-            let asking = Arc::new(Asking::new(client, clock.clone()));
+            tasks.spawn(probe::keep_probing(client.clone(), book.clone(), stop.clone()));
+            let asking = Arc::new(Asking::new(client.clone(), clock.clone()));
             let nodes = KubeNodes::new(view.clone(), asking.clone(), clock.clone());
             tasks.spawn(nodes.clone().keep_fresh(stop.clone()));
             let pods = KubePods::new(cluster, view, asking, clock.clone(), gone_after);
-            return Ok(Cluster { pods: Arc::new(pods), witnesses: Arc::new(nodes) });
+            return Ok(Sources { pods: Arc::new(pods), witnesses: Arc::new(nodes) });
         }
     };
     let pods = Arc::new(FilePods::with_gone_after(dir, cluster, clock.clone(), gone_after));
     let Some(directory) = nodes else {
-        return Ok(Cluster { pods, witnesses: Arc::new(NoWitnesses) });
+        return Ok(Sources { pods, witnesses: Arc::new(NoWitnesses) });
     };
     let nodes = FileNodes::new(directory, clock.clone());
-    tasks.spawn(nodes.clone().keep_fresh(every, stop.clone()));
-    Ok(Cluster { pods, witnesses: Arc::new(nodes) })
+    tasks.spawn(nodes.clone().keep_fresh(tick(&config.times), stop.clone()));
+    Ok(Sources { pods, witnesses: Arc::new(nodes) })
 }
 
 /// How long a request may wait at the gate to the KDC.

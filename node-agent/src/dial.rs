@@ -96,23 +96,28 @@ pub enum Proof {
 
 impl Dial for TlsDial {
     fn dial(&self) -> Dialling<'_> {
-        Box::pin(async move {
-            let tls = TlsConnector::from(Arc::new(self.client_config()?));
-            let name = self.broker_name.clone();
-            let connector = tower::service_fn(move |uri: Uri| {
-                let (tls, name) = (tls.clone(), name.clone());
-                async move { connect(&uri, &tls, name).await.map(TokioIo::new) }
-            });
-            let endpoint = Endpoint::from(self.broker.clone());
-            let connected = endpoint.connect_with_connector(connector).await;
-            let address = self.broker.to_string();
-            let channel = connected.map_err(|source| DialError::Connect { address, source })?;
-            Ok(ToBroker::new(channel, self.bearer()))
-        })
+        Box::pin(async move { Ok(ToBroker::new(self.channel().await?, self.bearer())) })
     }
 }
 
 impl TlsDial {
+    /// A new connection, which proves who the node is only where it has a certificate.
+    ///
+    /// # Errors
+    /// When a file can't be used, or nobody answers as the broker.
+    pub async fn channel(&self) -> Result<Channel, DialError> {
+        let tls = TlsConnector::from(Arc::new(self.client_config()?));
+        let name = self.broker_name.clone();
+        let connector = tower::service_fn(move |uri: Uri| {
+            let (tls, name) = (tls.clone(), name.clone());
+            async move { connect(&uri, &tls, name).await.map(TokioIo::new) }
+        });
+        let endpoint = Endpoint::from(self.broker.clone());
+        let connected = endpoint.connect_with_connector(connector).await;
+        let address = self.broker.to_string();
+        connected.map_err(|source| DialError::Connect { address, source })
+    }
+
     fn bearer(&self) -> Bearer {
         match &self.proof {
             Proof::Certificate { .. } => Bearer::none(),

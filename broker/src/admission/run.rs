@@ -6,6 +6,7 @@ use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    callers::{Callers, CallersError},
     connections,
     self_made::{Keeper, SelfMadeError},
     server::{MAX_IN_FLIGHT, Webhook, router},
@@ -29,6 +30,9 @@ pub enum AdmissionError {
     /// The entitlements are wrong.
     #[error("the entitlements can't be used:\n{0}")]
     Entitlements(#[from] Problems),
+    /// What callers must show can't be read.
+    #[error("what the API server's calls end with")]
+    Callers(#[from] CallersError),
     /// The certificate can't be served.
     #[error("the webhook's certificate")]
     Certificate(#[from] ServingError),
@@ -53,6 +57,7 @@ pub async fn run(config: AdmissionConfig, stop: CancellationToken) -> Result<(),
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let policy = Policy::load(config.entitlements, config.rules, clock.clone())?;
     let policy = Arc::new(policy);
+    let callers = Callers::new(config.client_ca.is_some(), config.path_end.as_deref())?;
     let certificates = Arc::new(Certificates::new(config.client_ca));
     let failed = |source| AdmissionError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
@@ -72,7 +77,7 @@ pub async fn run(config: AdmissionConfig, stop: CancellationToken) -> Result<(),
         }
     }
     let places = Semaphore::new(MAX_IN_FLIGHT);
-    let webhook = Webhook { policy, certificates: certificates.clone(), clock, places };
+    let webhook = Webhook { policy, certificates: certificates.clone(), clock, callers, places };
     tracing::info!(listen = %config.listen, "the webhook serves");
     let serving = CancellationToken::new();
     let served =

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Extension, Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, FromRequest, Request as HttpRequest, State},
+    extract::{DefaultBodyLimit, FromRequest, Path, Request as HttpRequest, State},
     http::{StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -18,6 +18,7 @@ use json_patch::Patch;
 use tokio::sync::Semaphore;
 
 use super::{
+    callers::Callers,
     mutate::mutate,
     refusal::Refusal,
     review::{self, Request},
@@ -50,6 +51,8 @@ pub struct Webhook {
     pub certificates: Arc<Certificates>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Who may ask.
+    pub callers: Callers,
     /// Places for requests.
     pub places: Semaphore,
 }
@@ -61,7 +64,9 @@ type Decide = fn(&Request, &Entitlements, &Rules) -> Result<Patch, Vec<Denial>>;
 pub fn router(webhook: Arc<Webhook>) -> Router {
     Router::new()
         .route("/mutate", post(on_mutate))
+        .route("/mutate/{path_end}", post(on_mutate))
         .route("/validate", post(on_validate))
+        .route("/validate/{path_end}", post(on_validate))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(on_ready))
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -71,20 +76,22 @@ pub fn router(webhook: Arc<Webhook>) -> Router {
 async fn on_mutate(
     State(webhook): State<Arc<Webhook>>,
     Extension(proof): Extension<Proof>,
+    path_end: Option<Path<String>>,
     request: HttpRequest,
 ) -> Response {
-    webhook.answer(proof, request, mutate).await
+    webhook.answer(proof, path_end, request, mutate).await
 }
 
 async fn on_validate(
     State(webhook): State<Arc<Webhook>>,
     Extension(proof): Extension<Proof>,
+    path_end: Option<Path<String>>,
     request: HttpRequest,
 ) -> Response {
     let decide: Decide = |request, entitlements, rules| {
         validate(request, entitlements, rules).map(|()| Patch::default())
     };
-    webhook.answer(proof, request, decide).await
+    webhook.answer(proof, path_end, request, decide).await
 }
 
 async fn on_ready(State(webhook): State<Arc<Webhook>>) -> Response {
@@ -97,9 +104,18 @@ async fn on_ready(State(webhook): State<Arc<Webhook>>) -> Response {
 }
 
 impl Webhook {
-    async fn answer(&self, proof: Proof, request: HttpRequest, decide: Decide) -> Response {
-        if self.certificates.proof_wanted() && !proof.0 {
-            return (StatusCode::FORBIDDEN, "a client certificate is wanted\n").into_response();
+    async fn answer(
+        &self,
+        proof: Proof,
+        path_end: Option<Path<String>>,
+        request: HttpRequest,
+        decide: Decide,
+    ) -> Response {
+        if !self.callers.may_ask(proof.0, path_end.as_ref().map(|path_end| path_end.as_str())) {
+            if let Some(strangers) = self.callers.count_stranger(self.clock.now().boot) {
+                tracing::warn!(strangers, "callers that are not the API server were turned away");
+            }
+            return (StatusCode::FORBIDDEN, "only the API server is answered\n").into_response();
         }
         let Ok(_place) = self.places.try_acquire() else {
             let again = [(RETRY_AFTER, "1")];

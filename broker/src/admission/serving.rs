@@ -74,11 +74,6 @@ impl Certificates {
         Self { client_ca, now: RwLock::new(None) }
     }
 
-    /// Whether callers must have shown a certificate.
-    pub fn proof_wanted(&self) -> bool {
-        self.client_ca.is_some()
-    }
-
     /// Serves this from now on; whether it was news. The client CA is read again, too.
     ///
     /// # Errors

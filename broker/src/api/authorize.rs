@@ -23,7 +23,7 @@ use super::{
     tls::Peer,
 };
 use crate::{
-    audit::{Event, Outcome, Record},
+    audit::{Actor, Event, Outcome, Record},
     ledger::book::Book,
     tokens::{NodeTokens, TokenError},
 };
@@ -58,7 +58,7 @@ impl Authorize {
     async fn identify(&self, path: &str, call: Shown) -> Result<Caller, Denied> {
         let Some(peer) = call.peer else {
             let why = "the connection has no certificate".to_owned();
-            return Err(Denied::unauthenticated(Caller::unproven(), why));
+            return Err(Denied::unauthenticated(Caller::unproven().actor(), why));
         };
         let Some(tokens) = &self.tokens else { return Ok(peer.caller) };
         if peer.caller.identity != Identity::Unproven || !is_for_nodes(path) {
@@ -80,7 +80,7 @@ impl Authorize {
     /// What a denied caller is told, once the audit log has it.
     async fn denied(&self, path: &str, denied: Denied) -> Status {
         let rule = krb_proto::text::shown(path);
-        let line = Record::new(Event::CallDenied, denied.caller.actor()).reason(denied.reason);
+        let line = Record::new(Event::CallDenied, denied.actor).reason(denied.reason);
         let line = line.outcome(denied.outcome).rule(&rule).detail(&denied.detail);
         match self.book.audit_denial(line).await {
             Ok(()) if denied.code == Code::Unavailable => {
@@ -147,7 +147,7 @@ where
 }
 
 struct Denied {
-    caller: Caller,
+    actor: Actor,
     code: Code,
     reason: Reason,
     outcome: Outcome,
@@ -158,19 +158,19 @@ struct Denied {
 }
 
 impl Denied {
-    fn unauthenticated(caller: Caller, why: String) -> Self {
+    fn unauthenticated(actor: Actor, why: String) -> Self {
         let (code, reason) = (Code::Unauthenticated, Reason::Unauthenticated);
         let detail = why.clone();
-        Self { caller, code, reason, outcome: Outcome::Denied, why, detail }
+        Self { actor, code, reason, outcome: Outcome::Denied, why, detail }
     }
 
     fn of_token(error: TokenError) -> Self {
         let detail = error.to_string();
-        let mut denied = Self::unauthenticated(Caller::unproven(), detail);
+        let mut denied = Self::unauthenticated(Caller::unproven().actor(), detail);
         match error {
             TokenError::Refused { why, .. } => {
-                // denials of one actor are merged: another kind of token is another actor
-                denied.caller.identity = Identity::Nobody { why: why.as_str() };
+                // an actor of its own, so that one kind does not hide another in merged lines
+                denied.actor = Actor::Unknown(why.to_string());
                 denied.why = why.to_string();
             }
             TokenError::Unavailable { .. } => {
@@ -190,12 +190,16 @@ impl Denied {
 /// Why the caller may not call the method, if it may not.
 fn deny(caller: &Caller, path: &str, now: SystemTime) -> Option<Denied> {
     let Some(role) = caller.role() else {
-        let why = caller.actor().to_string();
-        return Some(Denied::unauthenticated(caller.clone(), why));
+        let why = match caller.identity {
+            Identity::Unproven => "the connection has no certificate".to_owned(),
+            _ => caller.actor().to_string(),
+        };
+        return Some(Denied::unauthenticated(caller.actor(), why));
     };
     if caller.not_after < now {
-        let why = "the certificate has expired since it connected".to_owned();
-        return Some(Denied::unauthenticated(caller.clone(), why));
+        let what = if caller.node_uid.is_some() { "token" } else { "certificate" };
+        let why = format!("the {what} has expired since it connected");
+        return Some(Denied::unauthenticated(caller.actor(), why));
     }
     if may_call(role, path) {
         return None;
@@ -203,7 +207,7 @@ fn deny(caller: &Caller, path: &str, now: SystemTime) -> Option<Denied> {
     let why = format!("a {role} may not call this method");
     let (code, reason) = (Code::PermissionDenied, Reason::RoleNotAllowed);
     let detail = why.clone();
-    Some(Denied { caller: caller.clone(), code, reason, outcome: Outcome::Denied, why, detail })
+    Some(Denied { actor: caller.actor(), code, reason, outcome: Outcome::Denied, why, detail })
 }
 
 /// The caller of a request that has passed.
@@ -217,18 +221,4 @@ pub fn caller<T>(request: &tonic::Request<T>) -> Result<Caller, Status> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tokens::Refusal;
-
-    #[test]
-    fn tokens_that_are_refused_for_different_things_are_told_apart_in_the_audit_log() {
-        let actor = |why| {
-            let denied = Denied::of_token(TokenError::refused(why, "in full"));
-            assert_eq!((denied.code, denied.caller.role()), (Code::Unauthenticated, None));
-            denied.caller.actor().to_string()
-        };
-        assert_eq!(actor(Refusal::Audience), "unknown:the token is for another audience");
-        assert_ne!(actor(Refusal::NotValid), actor(Refusal::ServiceAccount));
-    }
-}
+mod tests;

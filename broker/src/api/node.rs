@@ -3,7 +3,7 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use krb_proto::{
-    Generation, LeaseId, NodeName,
+    Generation, LeaseId, NodeName, PodRef,
     reason::Reason,
     v1::{self, node_service_server::NodeService, sync_request, sync_response},
 };
@@ -18,8 +18,9 @@ use super::{
 };
 use crate::{
     audit,
-    issue::{self, Issuer},
+    issue::{self, IssueError, Issuer, NotIssued},
     ledger::sessions::NotServed,
+    notices::{About, Notice, Notices},
     pods::Place,
     session::{
         sync::{Attached, Proof, Syncing, Until},
@@ -42,6 +43,8 @@ pub struct NodeApi {
     pub syncing: Syncing,
     /// Who reviews tokens, where nodes have them.
     pub tokens: Option<Arc<dyn NodeTokens>>,
+    /// Tells the owners of pods.
+    pub notices: Arc<dyn Notices>,
     /// Whom a Node object's uid is asked of, where the caller does not prove it.
     pub witnesses: Arc<dyn Witnesses>,
     /// krb5.conf for pods.
@@ -71,10 +74,12 @@ impl NodeService for NodeApi {
             hint: hint(&asked),
             volume: asked.volume.parse().map_err(|e| invalid("volume", e))?,
         };
-        let issued = self.issuer.issue(&request).await.map_err(|error| {
+        let issued = self.issuer.issue(&request).await.map_err(|NotIssued { error, pod: owned }| {
             let (node, pod) = (&request.node, &request.pod);
             tracing::info!(%node, %pod, reason = %error.reason(), error = audit::chain(&error), "nothing issued");
-            Status::from(&error)
+            let status = Status::from(&error);
+            owned.into_iter().for_each(|pod| self.notices.tell(notice(pod, &error, &status)));
+            status
         })?;
         let lease = issued.lease;
         Ok(Response::new(v1::IssueResponse {
@@ -138,6 +143,14 @@ impl NodeService for NodeApi {
             }
         }
     }
+}
+
+/// What the owner of a pod that got nothing is told: what the mount's failure says too.
+fn notice(pod: PodRef, error: &IssueError, status: &Status) -> Notice {
+    let passes = matches!(status.code(), Code::Unavailable | Code::ResourceExhausted)
+        || matches!(error, IssueError::Node { .. } | IssueError::Ended { .. });
+    let about = if passes { About::Delayed } else { About::Denied };
+    Notice { pod, about, text: format!("{} ({})", status.message(), error.reason()) }
 }
 
 /// A stream that tells the agent to wipe, and no more.

@@ -25,7 +25,10 @@ const MOST: usize = 1_024;
 
 /// All that are on probation. Clones are the same.
 #[derive(Clone, Debug, Default)]
-pub struct Probations(Arc<Mutex<VecDeque<(Weak<Proven>, CancellationToken)>>>);
+pub struct Probations(Arc<Mutex<VecDeque<Waiting>>>);
+
+/// One that waits, and how it is ended.
+type Waiting = (Weak<Proven>, CancellationToken);
 
 /// Whether a call has proved itself.
 #[derive(Debug, Default)]

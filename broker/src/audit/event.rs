@@ -142,6 +142,8 @@ words! {
         ClockFault = "clock.fault",
         /// It is believed again.
         ClockCleared = "clock.cleared",
+        /// The cluster does not keep its nodes apart.
+        ClusterUnguarded = "cluster.unguarded",
         /// A namespace's uid was remembered at its first use.
         NamespacePinned = "namespace.pinned",
         /// An operator accepted a namespace that was made anew.

@@ -30,6 +30,8 @@ pub struct AdmissionConfig {
     pub certificate: CertificateSource,
     /// The CA of the API server's client certificate, which must then be shown.
     pub client_ca: Option<PathBuf>,
+    /// A file with the text that the paths of its calls must end with.
+    pub path_end: Option<PathBuf>,
 }
 
 /// Where the serving certificate comes from.
@@ -72,6 +74,7 @@ pub struct SelfMade {
 struct Raw {
     listen: String,
     realm: String,
+    path_end: Option<PathBuf>,
     tls: Tls,
     entitlements: raw::Entitlements,
     kubernetes: Option<Kubernetes>,
@@ -138,6 +141,7 @@ impl AdmissionConfig {
                 rules,
                 certificate,
                 client_ca,
+                path_end: raw.path_end,
             }),
             _ => None,
         };

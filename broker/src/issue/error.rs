@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use krb_proto::{NodeName, PodUid, Principal, reason::Reason};
+use krb_proto::{NodeName, PodRef, PodUid, Principal, reason::Reason};
 
 use crate::{
     entitlement::Denial,
@@ -89,6 +89,17 @@ pub enum IssueError {
         /// Why.
         source: CommitError,
     },
+}
+
+/// That nothing was issued.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct NotIssued {
+    /// Why.
+    #[source]
+    pub error: IssueError,
+    /// The pod, where it is bound to the node that asked: its owner may be told.
+    pub pod: Option<PodRef>,
 }
 
 /// What an issue was waiting for when its time was over.

@@ -236,7 +236,7 @@ impl Failed {
                 ("the broker can't look the pod up: the API server can't be reached", Some(error))
             }
         };
-        let detail = error.map(|error| format!(": {}", crate::audit::chain(&error)));
+        let detail = error.map(|error| format!(": {}", super::client::described(&error)));
         AskError { what: what.to_owned(), told, detail: detail.unwrap_or_default() }
     }
 }

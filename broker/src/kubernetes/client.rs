@@ -2,8 +2,9 @@
 
 use std::{path::PathBuf, time::Duration};
 
+pub use kube::Client;
 use kube::{
-    Client, Config,
+    Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
 
@@ -60,4 +61,12 @@ pub async fn connect(settings: &Settings) -> Result<Client, ConnectError> {
     config.read_timeout = Some(READ);
     config.write_timeout = Some(WRITE);
     Client::try_from(config).map_err(|e| ConnectError::Client(Box::new(e)))
+}
+
+/// What went wrong with a request, in one line: the API server's own words where it answered.
+pub fn described(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
+        other => crate::audit::chain(other),
+    }
 }

@@ -34,7 +34,6 @@ pub trait Kind: Debug + Send + 'static {
     ///
     /// # Errors
     /// What can't be read of it.
-    #[expect(clippy::type_complexity, reason = "it is read once, in `put`")]
     fn read(&mut self, object: &Value, now: Now)
     -> Result<(Self::Key, Option<Self::Kept>), String>;
 
@@ -252,3 +251,6 @@ impl View {
         [self.pods.clone(), self.services.clone(), self.namespaces.clone(), self.nodes.clone()]
     }
 }
+
+#[cfg(test)]
+mod tests;

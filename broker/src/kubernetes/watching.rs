@@ -217,7 +217,7 @@ impl Watching {
     /// Says why it pauses, and pauses.
     async fn pause(&mut self, error: &kube::Error, what: &str) {
         let path = self.told.path();
-        let error = crate::audit::chain(error);
+        let error = super::client::described(error);
         tracing::warn!(path, error, "the objects {what} now; trying again");
         tokio::time::sleep(self.wait).await;
         self.wait = (self.wait * 2).min(LONGEST_WAIT);

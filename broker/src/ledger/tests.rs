@@ -19,6 +19,7 @@ use crate::{
 };
 
 mod revoking;
+mod versions;
 
 const SKEW: Duration = Duration::from_secs(300);
 const SECOND: Duration = Duration::from_secs(1);

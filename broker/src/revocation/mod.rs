@@ -22,6 +22,7 @@ use crate::{
         revoking::{Hit, How},
     },
     material::Pusher,
+    notices::{Notice, Notices},
     store::committer::CommitError,
     tickets::Tickets,
 };
@@ -117,6 +118,8 @@ pub struct Revoker {
     pub tickets: Arc<Tickets>,
     /// Replaces keys.
     pub walker: Walker,
+    /// Tells the owners of pods.
+    pub notices: Arc<dyn Notices>,
 }
 
 impl Revoker {
@@ -165,6 +168,7 @@ impl Revoker {
         for lease in &ended {
             self.tickets.forget_for(lease);
             self.pusher.wipe(lease, "REVOKED");
+            self.notices.tell(Notice::revoked(lease, "an operator asked for it"));
         }
         hit.principals.iter().for_each(|principal| self.walker.kick(principal));
         Ok(plan)

@@ -111,10 +111,9 @@ pub enum Refusal {
     Node,
 }
 
-impl Refusal {
-    /// In words.
-    pub fn as_str(self) -> &'static str {
-        match self {
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
             Self::Missing => "the call carries neither a certificate nor a token",
             Self::Malformed => "the call's token is malformed",
             Self::Expired => "the token has expired",
@@ -123,13 +122,7 @@ impl Refusal {
             Self::ServiceAccount => "the token is not of the agents' service account",
             Self::Pod => "the token is not of a running agent's pod",
             Self::Node => "the token's pod runs on no known node",
-        }
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        })
     }
 }
 

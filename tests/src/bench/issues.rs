@@ -7,9 +7,9 @@ use std::{
     time::Duration,
 };
 
-use krb_node_agent::dial::ToBroker;
 use krb_proto::v1::{self, node_service_client::NodeServiceClient};
 use tokio::task::JoinSet;
+use tonic::transport::Channel;
 
 use super::{
     Budget, Failure, Report,
@@ -84,7 +84,7 @@ impl Load {
     }
 }
 
-type Client = NodeServiceClient<ToBroker>;
+type Client = NodeServiceClient<Channel>;
 
 /// Issues and releases, over and over, until the time is over.
 async fn round(

@@ -1,11 +1,11 @@
 //! A node's agent reduced to its calls: a session and channels, and nothing on a disk.
 
-use krb_node_agent::dial::ToBroker;
 use krb_proto::v1::{
     self, node_service_client::NodeServiceClient, sync_request::Event, sync_response,
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
 
 use super::{Failure, scene::NODE};
 use crate::world::{World, api::Api, pki::Subject};
@@ -13,7 +13,7 @@ use crate::world::{World, api::Api, pki::Subject};
 /// An attached node. Its session goes on until it is dropped.
 pub struct NodeClient {
     /// Its connections to the broker.
-    pub channels: Vec<NodeServiceClient<ToBroker>>,
+    pub channels: Vec<NodeServiceClient<Channel>>,
     generation: u64,
     beating: JoinHandle<()>,
 }
@@ -68,7 +68,7 @@ impl NodeClient {
     }
 
     /// A connection, by number, round and round.
-    pub fn channel(&self, number: usize) -> NodeServiceClient<ToBroker> {
+    pub fn channel(&self, number: usize) -> NodeServiceClient<Channel> {
         self.channels[number % self.channels.len()].clone()
     }
 }

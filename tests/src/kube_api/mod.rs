@@ -174,6 +174,15 @@ impl KubeApi {
         self.servers.compact()
     }
 
+    /// Takes an object out of the store behind the API server's back, as the backup of a store
+    /// without it does. `key` is that of etcd: `/registry/pods/default/web-0`.
+    ///
+    /// # Errors
+    /// When etcd can't be asked.
+    pub fn erase(&self, key: &str) -> Result<(), ClusterError> {
+        self.servers.erase(key)
+    }
+
     /// Lets a deleted namespace go, as the namespace controller does when it is empty.
     ///
     /// # Errors

@@ -108,27 +108,36 @@ impl Servers {
         self.api_server.iter().chain(&self.etcd).for_each(|daemon| daemon.signal(signal));
     }
 
+    /// Deletes a key from etcd.
+    pub(super) fn erase(&self, key: &str) -> Result<(), ClusterError> {
+        let body = format!(r#"{{"key":"{}"}}"#, base64(key.as_bytes()));
+        self.ask_etcd("kv/deleterange", &body).map(drop)
+    }
+
+    /// One call of etcd's JSON gateway; its answer.
+    fn ask_etcd(&self, path: &str, body: &str) -> Result<String, ClusterError> {
+        let output = Command::new("curl")
+            .args(["--silent", "--show-error", "--fail", "--max-time", "10", "-X", "POST"])
+            .args([&format!("http://{}/v3/{path}", self.etcd_client), "-d", body])
+            .output()
+            .map_err(|error| ClusterError::new("running curl", error))?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.success() {
+            Ok(said)
+        } else {
+            Err(ClusterError::new(format!("etcd: {path}"), said))
+        }
+    }
+
     /// Makes etcd forget all revisions but the present one.
     pub(super) fn compact(&self) -> Result<(), ClusterError> {
-        let url = format!("http://{}/v3", self.etcd_client);
-        let ask = |path: &str, body: &str| {
-            let output = Command::new("curl")
-                .args(["--silent", "--show-error", "--fail", "--max-time", "10", "-X", "POST"])
-                .args([&format!("{url}/{path}"), "-d", body])
-                .output()
-                .map_err(|error| ClusterError::new("running curl", error))?;
-            let said = String::from_utf8_lossy(&output.stdout).into_owned();
-            match output.status.success() {
-                true => Ok(said),
-                false => Err(ClusterError::new(format!("etcd: {path}"), said)),
-            }
-        };
-        let said = ask("maintenance/status", "{}")?;
+        let said = self.ask_etcd("maintenance/status", "{}")?;
         let revision = serde_json::from_str::<serde_json::Value>(&said).ok();
         let revision = revision.and_then(|v| Some(v["header"]["revision"].as_str()?.to_owned()));
         let revision =
             revision.ok_or_else(|| ClusterError::new("reading etcd's revision", said))?;
-        ask("kv/compaction", &format!(r#"{{"revision":"{revision}","physical":true}}"#)).map(drop)
+        let body = format!(r#"{{"revision":"{revision}","physical":true}}"#);
+        self.ask_etcd("kv/compaction", &body).map(drop)
     }
 
     pub(super) fn log(&self) -> String {
@@ -187,6 +196,21 @@ fn flags(
     .collect();
     flags.extend(options.flags.iter().cloned());
     flags
+}
+
+/// Base64 with padding (RFC 4648 4).
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
+        let bits = (byte(0) << 16) | (byte(1) << 8) | byte(2);
+        for at in 0..4 {
+            let digit = ALPHABET[((bits >> (18 - 6 * at)) & 63) as usize];
+            text.push(if at <= chunk.len() { char::from(digit) } else { '=' });
+        }
+    }
+    text
 }
 
 /// An address of the loopback network that nobody else uses.

@@ -1,15 +1,15 @@
 //! The broker's API, as an operator or viewer uses it.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::net::SocketAddr;
 
-use krb_node_agent::dial::{Dial as _, TlsDial};
-pub use krb_node_agent::dial::{Proof, ToBroker};
+use krb_node_agent::dial::{Proof, TlsDial};
 use krb_proto::v1::{
     self, lease_service_client::LeaseServiceClient,
     namespace_service_client::NamespaceServiceClient,
     node_admin_service_client::NodeAdminServiceClient, node_service_client::NodeServiceClient,
     principal_service_client::PrincipalServiceClient, status_service_client::StatusServiceClient,
 };
+use tonic::transport::Channel;
 use tonic_types::StatusExt as _;
 
 use super::{WorldError, pki};
@@ -17,7 +17,7 @@ use super::{WorldError, pki};
 /// A channel of one caller.
 #[derive(Clone)]
 pub struct Api {
-    channel: ToBroker,
+    channel: Channel,
 }
 
 impl Api {
@@ -28,49 +28,39 @@ impl Api {
         name: &str,
     ) -> Result<Self, WorldError> {
         let files = pki.files(name);
-        let proof = Proof::Certificate { certificate: files.certificate, key: files.key };
-        Self::connect_as(address, pki.ca("broker"), proof).await
-    }
-
-    /// Connects with any proof of who the caller is, to the broker whose certificate this CA signed.
-    pub async fn connect_as(
-        address: SocketAddr,
-        ca: PathBuf,
-        proof: Proof,
-    ) -> Result<Self, WorldError> {
         let failed = |e: &dyn std::fmt::Display| WorldError::new("connecting", e);
         let dial = TlsDial {
             broker: format!("https://{address}").parse().map_err(|e| failed(&e))?,
             broker_name: pki::BROKER.try_into().map_err(|e| failed(&e))?,
-            ca,
-            proof,
+            ca: pki.ca("broker"),
+            proof: Proof::Certificate { certificate: files.certificate, key: files.key },
         };
-        let channel = dial.dial().await.map_err(|e| failed(&krb_broker::audit::chain(&e)))?;
+        let channel = dial.channel().await.map_err(|e| failed(&krb_broker::audit::chain(&e)))?;
         Ok(Self { channel })
     }
 
     /// The channel itself, for services that are not ours.
-    pub fn channel(&self) -> ToBroker {
+    pub fn channel(&self) -> Channel {
         self.channel.clone()
     }
 
     /// `LeaseService`.
-    pub fn leases(&self) -> LeaseServiceClient<ToBroker> {
+    pub fn leases(&self) -> LeaseServiceClient<Channel> {
         LeaseServiceClient::new(self.channel.clone())
     }
 
     /// `StatusService`.
-    pub fn status(&self) -> StatusServiceClient<ToBroker> {
+    pub fn status(&self) -> StatusServiceClient<Channel> {
         StatusServiceClient::new(self.channel.clone())
     }
 
     /// `NamespaceService`.
-    pub fn namespaces(&self) -> NamespaceServiceClient<ToBroker> {
+    pub fn namespaces(&self) -> NamespaceServiceClient<Channel> {
         NamespaceServiceClient::new(self.channel.clone())
     }
 
     /// `NodeAdminService`.
-    pub fn node_admin(&self) -> NodeAdminServiceClient<ToBroker> {
+    pub fn node_admin(&self) -> NodeAdminServiceClient<Channel> {
         NodeAdminServiceClient::new(self.channel.clone())
     }
 
@@ -82,7 +72,7 @@ impl Api {
     }
 
     /// `PrincipalService`.
-    pub fn principals(&self) -> PrincipalServiceClient<ToBroker> {
+    pub fn principals(&self) -> PrincipalServiceClient<Channel> {
         PrincipalServiceClient::new(self.channel.clone())
     }
 
@@ -101,7 +91,7 @@ impl Api {
     }
 
     /// `NodeService`.
-    pub fn nodes(&self) -> NodeServiceClient<ToBroker> {
+    pub fn nodes(&self) -> NodeServiceClient<Channel> {
         NodeServiceClient::new(self.channel.clone())
     }
 

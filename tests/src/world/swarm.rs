@@ -3,7 +3,6 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use krb_node_agent::dial::ToBroker;
 use krb_proto::{
     span,
     v1::{
@@ -13,7 +12,7 @@ use krb_proto::{
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::{Streaming, transport::Channel};
 
 use super::{TSFOO, World, WorldError, api::Api, pki::Subject, pods::Pod};
 
@@ -29,7 +28,7 @@ pub struct LightNode {
     pub name: String,
     /// The pod that is bound to it.
     pub pod: Pod,
-    client: NodeServiceClient<ToBroker>,
+    client: NodeServiceClient<Channel>,
     generation: u64,
     beating: Option<JoinHandle<()>>,
     /// The reason that it was last told to wipe for.

@@ -2,11 +2,14 @@
 
 use std::{error::Error, io::Write as _, path::PathBuf, time::Duration};
 
-use krb_proto::v1::{self, sync_request, sync_response};
-use krb_tests::{
-    cluster::Node,
-    world::api::{Api, Proof, reason},
+use krb_node_agent::dial::{Dial as _, Proof, TlsDial, ToBroker};
+use krb_proto::v1::{
+    self, lease_service_client::LeaseServiceClient,
+    namespace_service_client::NamespaceServiceClient,
+    node_admin_service_client::NodeAdminServiceClient, node_service_client::NodeServiceClient,
+    status_service_client::StatusServiceClient, sync_request, sync_response,
 };
+use krb_tests::{cluster::Node, world::api::reason};
 use serde_json::json;
 use tokio::{runtime::Runtime, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -23,7 +26,7 @@ const LISTEN: Duration = Duration::from_secs(3);
 /// A connection to the broker of somebody who has no business there.
 pub struct Intruder {
     runtime: Runtime,
-    api: Api,
+    channel: ToBroker,
     _token: Option<tempfile::NamedTempFile>,
 }
 
@@ -51,8 +54,8 @@ impl Intruder {
         let mut file = tempfile::NamedTempFile::new()?;
         file.write_all(token.as_bytes())?;
         let proof = Proof::Token { file: file.path().into() };
-        let (runtime, api) = connect(field, proof)?;
-        Ok(Self { runtime, api, _token: Some(file) })
+        let (runtime, channel) = connect(field, proof)?;
+        Ok(Self { runtime, channel, _token: Some(file) })
     }
 
     /// Connects with a certificate.
@@ -60,8 +63,12 @@ impl Intruder {
         field: &Field<'_>,
         (certificate, key): (PathBuf, PathBuf),
     ) -> Result<Self, Box<dyn Error>> {
-        let (runtime, api) = connect(field, Proof::Certificate { certificate, key })?;
-        Ok(Self { runtime, api, _token: None })
+        let (runtime, channel) = connect(field, Proof::Certificate { certificate, key })?;
+        Ok(Self { runtime, channel, _token: None })
+    }
+
+    fn node(&self) -> NodeServiceClient<ToBroker> {
+        NodeServiceClient::new(self.channel.clone())
     }
 
     /// `Issue`.
@@ -73,7 +80,7 @@ impl Intruder {
     ) -> Result<v1::IssueResponse, Refused> {
         let (pod_uid, volume) = (pod.to_owned(), volume.to_owned());
         let request = v1::IssueRequest { pod_uid, volume, generation, ..Default::default() };
-        let issued = self.runtime.block_on(self.api.nodes().issue(request))?;
+        let issued = self.runtime.block_on(self.node().issue(request))?;
         Ok(issued.into_inner())
     }
 
@@ -88,7 +95,7 @@ impl Intruder {
     /// `Release`.
     pub fn release(&self, generation: u64, lease: &str) -> Result<(), Refused> {
         let request = v1::ReleaseRequest { lease_id: lease.to_owned(), generation };
-        self.runtime.block_on(self.api.nodes().release(request))?;
+        self.runtime.block_on(self.node().release(request))?;
         Ok(())
     }
 
@@ -98,7 +105,7 @@ impl Intruder {
             let (says, said) = mpsc::channel(1);
             let event = Some(sync_request::Event::Hello(hello));
             let _ = says.send(v1::SyncRequest { event }).await; // the receiver is here
-            let mut told = self.api.nodes().sync(ReceiverStream::new(said)).await?.into_inner();
+            let mut told = self.node().sync(ReceiverStream::new(said)).await?.into_inner();
             let mut events = Vec::new();
             while let Ok(Ok(Some(message))) = tokio::time::timeout(LISTEN, told.message()).await {
                 events.extend(message.event);
@@ -109,15 +116,18 @@ impl Intruder {
 
     /// What operators may do, and nodes may not: each call with its answer.
     pub fn operates(&self) -> Vec<(&'static str, Result<(), Refused>)> {
-        let list = self.api.list(v1::ListLeasesRequest::default());
-        let listed = self.runtime.block_on(list).map(drop).map_err(Refused::from);
+        let mut leases = LeaseServiceClient::new(self.channel.clone());
+        let mut admin = NodeAdminServiceClient::new(self.channel.clone());
+        let mut namespaces = NamespaceServiceClient::new(self.channel.clone());
+        let mut state = StatusServiceClient::new(self.channel.clone());
+        let listed = self.runtime.block_on(leases.list_leases(v1::ListLeasesRequest::default()));
         let evict = v1::EvictNodeRequest { node: "n1".to_owned(), ..Default::default() };
-        let evicted = self.runtime.block_on(self.api.node_admin().evict_node(evict));
+        let evicted = self.runtime.block_on(admin.evict_node(evict));
         let accept = v1::AcceptNamespaceRequest::default();
-        let accepted = self.runtime.block_on(self.api.namespaces().accept_namespace(accept));
-        let status = self.runtime.block_on(self.api.status().get_status(v1::GetStatusRequest {}));
+        let accepted = self.runtime.block_on(namespaces.accept_namespace(accept));
+        let status = self.runtime.block_on(state.get_status(v1::GetStatusRequest {}));
         vec![
-            ("ListLeases", listed),
+            ("ListLeases", listed.map(drop).map_err(Refused::from)),
             ("EvictNode", evicted.map(drop).map_err(Refused::from)),
             ("AcceptNamespace", accepted.map(drop).map_err(Refused::from)),
             ("GetStatus", status.map(drop).map_err(Refused::from)),
@@ -125,12 +135,17 @@ impl Intruder {
     }
 }
 
-fn connect(field: &Field<'_>, proof: Proof) -> Result<(Runtime, Api), Box<dyn Error>> {
-    let runtime = Runtime::new()?;
+fn connect(field: &Field<'_>, proof: Proof) -> Result<(Runtime, ToBroker), Box<dyn Error>> {
     let operator = &field.installed.operator;
-    let api = Api::connect_as(operator.address, operator.ca().to_owned(), proof);
-    let api = runtime.block_on(api)?;
-    Ok((runtime, api))
+    let dial = TlsDial {
+        broker: format!("https://{}", operator.address).parse()?,
+        broker_name: operator.server_name.clone().try_into()?,
+        ca: operator.ca().to_owned(),
+        proof,
+    };
+    let runtime = Runtime::new()?;
+    let channel = runtime.block_on(dial.dial())?;
+    Ok((runtime, channel))
 }
 
 /// The token of the agent's pod, as it lies on the disk of the node.

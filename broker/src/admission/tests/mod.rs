@@ -14,6 +14,7 @@ use crate::{
 
 mod arbitrary;
 mod command;
+mod server;
 mod webhook;
 
 /// A pod as its owner writes it.

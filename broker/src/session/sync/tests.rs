@@ -255,3 +255,19 @@ async fn acknowledgements_are_heard_no_faster_than_their_pace() {
     let beat = v1::SyncRequest { event: Some(Said::Heartbeat(v1::Heartbeat::default())) };
     assert!(world.syncing.hear(&node, stream, beat).await, "what else it says is heard");
 }
+
+#[tokio::test]
+async fn a_stream_ends_with_its_certificate_and_with_its_token_once_a_newer_one_can_be_had() {
+    let tokens = Arc::new(crate::tokens::FakeTokens::default());
+    let not_after = SystemTime::UNIX_EPOCH + MINUTE;
+    let (before, after) = (not_after - MINUTE / 2, not_after + MINUTE);
+    let by_certificate = Until { not_after, tokens: None };
+    assert!(!by_certificate.is_over(before).await && by_certificate.is_over(after).await);
+
+    let by_token = Until { not_after, tokens: Some(tokens.clone()) };
+    assert!(!by_token.is_over(before).await && by_token.is_over(after).await);
+    tokens.set_down(true);
+    assert!(!by_token.is_over(after).await, "an outage cuts nobody");
+    tokens.set_down(false);
+    assert!(by_token.is_over(after).await);
+}

@@ -91,7 +91,13 @@ fn world(nodes: u8) -> World {
     let source = crate::pods::file::FilePods::new(pods.path(), "test".into(), clock.clone());
     let watch = Watch {
         book: book.clone(),
-        aftermath: Aftermath { book, hub, walker, tickets },
+        aftermath: Aftermath {
+            book,
+            hub,
+            walker,
+            tickets,
+            notices: Arc::new(crate::notices::NoNotices),
+        },
         pusher,
         pods: Arc::new(source),
         witnesses: Arc::new(NoWitnesses),
