@@ -147,7 +147,8 @@ fn ephemeral_of_pod(
 }
 
 /// The pod is not seen: it is taken for one that has a volume of ours, where its namespace has
-/// an account. What a container leaves unset is the pod's, and was judged with it.
+/// an account. What a container leaves unset is the pod's, which was judged with it, or its image's:
+/// that is for the broker, which sees the pod when it decides.
 fn ephemeral_alone(request: &Request, entitlements: &Entitlements) -> Result<(), Vec<Denial>> {
     let namespace = namespace(request)?;
     if entitlements.of_namespace(&namespace).is_none() {

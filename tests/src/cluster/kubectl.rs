@@ -20,11 +20,12 @@ const POD: Duration = Duration::from_secs(150);
 pub struct Kubectl {
     kubeconfig: PathBuf,
     limit: Duration,
+    user: Option<String>,
 }
 
 impl Kubectl {
     pub(crate) fn new(kubeconfig: PathBuf) -> Self {
-        Self { kubeconfig, limit: CALL }
+        Self { kubeconfig, limit: CALL, user: None }
     }
 
     /// The same for a call that waits.
@@ -32,10 +33,16 @@ impl Kubectl {
         Self { limit, ..self }
     }
 
+    /// The same as another user, without groups.
+    pub fn acting_as(self, user: &str) -> Self {
+        Self { user: Some(user.to_owned()), ..self }
+    }
+
     fn call<A: AsRef<str>>(&self, arguments: &[A]) -> Run {
         let arguments = arguments.iter().map(AsRef::as_ref);
         let run = Run::new("kubectl").arg("--kubeconfig").arg(&self.kubeconfig);
-        run.args(arguments).limit(self.limit)
+        let user = self.user.iter().flat_map(|user| ["--as", user]);
+        run.args(user).args(arguments).limit(self.limit)
     }
 
     /// Runs it; what it printed.
@@ -55,6 +62,18 @@ impl Kubectl {
         let file = tempfile::NamedTempFile::new().map_err(failed)?;
         fs::write(file.path(), manifest).map_err(failed)?;
         self.call(&["apply", "-f"]).arg(file.path()).run().map(drop)
+    }
+
+    /// Sends an object to a path of the API as it is: with `create`, POST; with `replace`, PUT. What
+    /// the API server answered.
+    ///
+    /// # Errors
+    /// When the API server refuses it.
+    pub fn raw(&self, verb: &str, path: &str, object: &Value) -> Result<String, ClusterError> {
+        let failed = |error| ClusterError::new("writing an object", error);
+        let file = tempfile::NamedTempFile::new().map_err(failed)?;
+        fs::write(file.path(), object.to_string()).map_err(failed)?;
+        self.call(&[verb, "--raw", path, "-f"]).arg(file.path()).run()
     }
 
     /// One object as JSON, `None` when there is none of that name.

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Cluster, ClusterError, command::Run, wait};
+use super::{Cluster, ClusterError, Kubectl, command::Run, wait};
 
 /// How long kubelet may take to unmount what it no longer needs.
 const UNMOUNT: Duration = Duration::from_secs(60);
@@ -47,6 +47,12 @@ impl<'a> Node<'a> {
         let pki = self.cluster.dir().join("pki");
         let file = |kind: &str| pki.join(format!("kubelet-{}.{kind}", self.name));
         (file("crt"), file("key"))
+    }
+
+    /// `kubectl` with the credentials that kubelet has on the node's disk.
+    pub fn kubectl(&self) -> Kubectl {
+        let disk = self.cluster.dir().join("nodes").join(&self.name);
+        Kubectl::new(disk.join("kubelet.kubeconfig"))
     }
 
     /// kubelet's log, on the host.

@@ -23,7 +23,9 @@ pub(super) fn create() -> Result<(), ClusterError> {
     inside(NAME, &["link", "set", "lo", "up"])?;
     inside(NAME, &["address", "add", &format!("{ADDRESS}/24"), "dev", "eth0"])?;
     inside(NAME, &["link", "set", "eth0", "up"])?;
-    inside(NAME, &["route", "add", "default", "via", "10.199.0.1"])
+    inside(NAME, &["route", "add", "default", "via", "10.199.0.1"])?;
+    // Services' addresses are led to pods only where the kernel has some way for them at first
+    inside("kc-cp", &["route", "replace", "default", "dev", "br0"])
 }
 
 /// Removes it, if it is there.

@@ -19,10 +19,13 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the output of a test runner")]
 
 mod api_away;
+mod attack_node;
+mod attack_tenant;
 mod callouts;
 mod field;
 mod images;
 mod install;
+mod intruder;
 mod kinds;
 mod many;
 mod operator;
@@ -51,6 +54,8 @@ const THEMES: &[&[Story]] = &[
     propagation::STORIES,
     kinds::STORIES,
     refusals::STORIES,
+    attack_node::STORIES,
+    attack_tenant::STORIES,
     callouts::STORIES,
     api_away::STORIES,
     many::STORIES,

@@ -3,6 +3,7 @@
 use std::{
     error::Error,
     net::SocketAddr,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -18,7 +19,7 @@ pub struct Operator {
     pub address: SocketAddr,
     /// The name in its certificate.
     pub server_name: String,
-    files: [std::path::PathBuf; 3],
+    files: [PathBuf; 3],
 }
 
 impl Operator {
@@ -27,6 +28,11 @@ impl Operator {
         let own = pki.files("operator");
         let files = [pki.ca("broker"), own.certificate, own.key];
         Self { address, server_name: server_name.to_owned(), files }
+    }
+
+    /// PEM file of the CA that signed the broker's certificate.
+    pub fn ca(&self) -> &Path {
+        &self.files[0]
     }
 
     /// Calls a method, `krb.broker.v1.LeaseService/ListLeases`; its reply.

@@ -29,7 +29,9 @@ impl Outside {
         let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
         let options = realm::Options {
             address: Some(server_net::ADDRESS.into()),
-            services: words(&["HTTP", "nfs", "tsfoo", "tsbar", "tsmany", "tsraw"]),
+            services: words(&[
+                "HTTP", "nfs", "tsfoo", "tsbar", "tsmany", "tsraw", "tslab", "tsnew",
+            ]),
             ..Default::default()
         };
         let dir = cluster.dir().join("outside");

@@ -22,8 +22,22 @@ pub const TSMANY: Account = Account {
 /// `krb-broker inject`, and the broker alone says what is refused.
 pub const TSRAW: Account = Account { login: "tsraw", uid: 1500, more: "services: [HTTP]\n" };
 
+/// A team that the administrator holds close: its pods run on labelled nodes only, one at a time.
+pub const TSLAB: Account = Account {
+    login: "tslab",
+    uid: 1600,
+    more: "services: [HTTP]\nlimits: {leases: 1}\n\
+           node_labels: {node-restriction.kubernetes.io/zone: lab}\n",
+};
+
+/// The label of the nodes that the pods of [`TSLAB`] may run on.
+pub const LAB: &str = "node-restriction.kubernetes.io/zone=lab";
+
+/// A team whose namespace is deleted and made anew.
+pub const TSNEW: Account = Account { login: "tsnew", uid: 1700, more: "services: [HTTP]\n" };
+
 /// All of them.
-pub const TENANTS: [Account; 4] = [TSFOO, TSBAR, TSMANY, TSRAW];
+pub const TENANTS: [Account; 6] = [TSFOO, TSBAR, TSMANY, TSRAW, TSLAB, TSNEW];
 
 /// The Service that selects a tenant's pods, unless they say otherwise, by `app: web`.
 pub const SERVICE: &str = "web";
@@ -37,18 +51,23 @@ pub fn host(tenant: &Account) -> String {
 /// run before left there is deleted.
 pub fn prepare(kubectl: &Kubectl) -> Told {
     for tenant in &TENANTS {
-        let namespace = tenant.login;
-        let enabled = namespace != TSRAW.login;
-        kubectl.apply(&format!(
-            "apiVersion: v1\nkind: Namespace\n\
-             metadata: {{name: {namespace}, labels: {{krb-broker/enabled: '{enabled}'}}}}\n---\n\
-             apiVersion: v1\nkind: Service\nmetadata: {{name: {SERVICE}, namespace: {namespace}}}\n\
-             spec:\n  selector: {{app: {SERVICE}}}\n  ports: [{{port: 4444}}]\n"
-        ))?;
-        kubectl.wait_service_account(namespace)?;
-        let kinds = "deployments,statefulsets,jobs,replicasets,pods";
-        let delete = ["-n", namespace, "delete", kinds, "--all", "--wait=false"];
-        kubectl.run(&[&delete[..], &["--force", "--grace-period=0"]].concat())?;
+        settle(kubectl, tenant, tenant.login != TSRAW.login)?;
     }
     Ok(())
+}
+
+/// Makes the namespace of a tenant, opted in to admission or not, with a Service. What a run before
+/// left there is deleted.
+pub fn settle(kubectl: &Kubectl, tenant: &Account, enabled: bool) -> Told {
+    let namespace = tenant.login;
+    kubectl.apply(&format!(
+        "apiVersion: v1\nkind: Namespace\n\
+         metadata: {{name: {namespace}, labels: {{krb-broker/enabled: '{enabled}'}}}}\n---\n\
+         apiVersion: v1\nkind: Service\nmetadata: {{name: {SERVICE}, namespace: {namespace}}}\n\
+         spec:\n  selector: {{app: {SERVICE}}}\n  ports: [{{port: 4444}}]\n"
+    ))?;
+    kubectl.wait_service_account(namespace)?;
+    let kinds = "deployments,statefulsets,jobs,replicasets,pods";
+    let delete = ["-n", namespace, "delete", kinds, "--all", "--wait=false"];
+    Ok(kubectl.run(&[&delete[..], &["--force", "--grace-period=0"]].concat()).map(drop)?)
 }

@@ -3,6 +3,9 @@
 use krb_tests::world::Account;
 use serde_json::{Map, Value, json};
 
+/// What pods call our driver.
+pub const DRIVER: &str = "krb-broker/credentials";
+
 /// What makes the pod.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
@@ -93,6 +96,12 @@ impl Workload {
         self
     }
 
+    /// Sets a label of the pod.
+    pub fn label(mut self, name: &str, value: &str) -> Self {
+        self.labels.insert(name.to_owned(), value.into());
+        self
+    }
+
     /// Binds its pods to a node, without the scheduler.
     pub fn on(self, node: &str) -> Self {
         self.set("nodeName", node.into())
@@ -124,6 +133,27 @@ impl Workload {
     pub fn empty_dir(mut self) -> Self {
         self.main.insert("volumeMounts".to_owned(), json!([{"name": "e", "mountPath": "/e"}]));
         self.set("volumes", json!([{"name": "e", "emptyDir": {}}]))
+    }
+
+    /// A volume of our driver in `main` that its owner wrote by hand, with these options.
+    pub fn volume(self, name: &str, options: &Value) -> Self {
+        let source = json!({"driver": DRIVER, "options": options});
+        let mount = json!([{"name": name, "mountPath": format!("/{name}")}]);
+        let volumes = json!([{"name": name, "flexVolume": source}]);
+        self.set("volumes", volumes).container("main", "volumeMounts", mount)
+    }
+
+    /// Sets a field of one of its containers.
+    pub fn container(mut self, name: &str, field: &str, value: Value) -> Self {
+        let lists = ["containers", "initContainers"];
+        let others = self.spec.iter_mut().filter(|(list, _)| lists.contains(&list.as_str()));
+        let mut others = others.filter_map(|(_, list)| list.as_array_mut()).flatten();
+        if name == "main" {
+            self.main.insert(field.to_owned(), value);
+        } else if let Some(container) = others.find(|container| container["name"] == name) {
+            container[field] = value;
+        }
+        self
     }
 
     /// Sets a field of the pod's spec.
