@@ -9,6 +9,8 @@ use super::{ClusterError, command::Run};
 
 /// Its name.
 pub(super) const NAME: &str = "kc-srv";
+/// The addresses of Services.
+const SERVICES: &str = "10.96.0.0/24";
 /// Its address on the machines' network.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 199, 0, 100);
 
@@ -20,6 +22,8 @@ pub(super) fn create() -> Result<(), ClusterError> {
         NAME,
     ])?;
     inside("kc-cp", &["link", "set", "kcs0", "master", "br0", "up"])?;
+    // the API server calls webhooks by their Services: a packet needs a way before it is rewritten
+    inside("kc-cp", &["route", "replace", SERVICES, "dev", "br0"])?;
     inside(NAME, &["link", "set", "lo", "up"])?;
     inside(NAME, &["address", "add", &format!("{ADDRESS}/24"), "dev", "eth0"])?;
     inside(NAME, &["link", "set", "eth0", "up"])?;

@@ -34,6 +34,7 @@ const CHAIN: &str = "KC-SERVICES";
 #[derive(Debug)]
 pub struct ServiceProxy {
     stop: Arc<AtomicBool>,
+    held: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -43,12 +44,17 @@ impl ServiceProxy {
         let kubectl = cluster.kubectl();
         let mut places: Vec<String> = nodes.iter().map(|node| format!("kc-{node}")).collect();
         places.extend(["kc-cp".to_owned(), server_net::NAME.to_owned()]);
-        let stop = Arc::new(AtomicBool::new(false));
+        let [stop, held] = [false; 2].map(|is| Arc::new(AtomicBool::new(is)));
         let thread = std::thread::spawn({
-            let stop = stop.clone();
-            move || keep_until(&stop, &kubectl, &places)
+            let (stop, held) = (stop.clone(), held.clone());
+            move || keep_until(&stop, &held, &kubectl, &places)
         });
-        Self { stop, thread: Some(thread) }
+        Self { stop, held, thread: Some(thread) }
+    }
+
+    /// From now on the rules stay as they are, whatever the API server says; or follow it again.
+    pub fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::Relaxed);
     }
 }
 
@@ -61,10 +67,11 @@ impl Drop for ServiceProxy {
     }
 }
 
-fn keep_until(stop: &AtomicBool, kubectl: &Kubectl, places: &[String]) {
+fn keep_until(stop: &AtomicBool, held: &AtomicBool, kubectl: &Kubectl, places: &[String]) {
     let mut written: BTreeMap<&String, String> = BTreeMap::new();
     while !stop.load(Ordering::Relaxed) {
-        if let Ok(rules) = look(kubectl) {
+        let rules = if held.load(Ordering::Relaxed) { None } else { look(kubectl).ok() };
+        if let Some(rules) = rules.filter(|_| !held.load(Ordering::Relaxed)) {
             for place in places {
                 if written.get(place) != Some(&rules) && write(place, &rules).is_ok() {
                     written.insert(place, rules.clone());

@@ -1,6 +1,6 @@
 //! The field of the stories: all that an operator installs, the realm outside it, and tenants.
 
-use std::{cell::Cell, error::Error, time::Duration};
+use std::{cell::Cell, error::Error, path::PathBuf, time::Duration};
 
 use krb_tests::{
     cluster::{Cluster, NODES, ServiceProxy, wait},
@@ -29,9 +29,11 @@ pub struct Field<'a> {
     // dropped in this order: the broker before the realm
     /// What was installed.
     pub installed: Installed,
-    images: Images,
+    /// What is run of it, and what pods run.
+    pub images: Images,
     outside: Outside,
-    _proxy: ServiceProxy,
+    /// What makes Services' addresses work.
+    pub proxy: ServiceProxy,
     counter: Cell<u32>,
 }
 
@@ -43,7 +45,7 @@ impl<'a> Field<'a> {
         let images = Images::load(cluster)?;
         tenant::prepare(&cluster.kubectl())?;
         let installed = Installed::on(cluster, &outside, &images)?;
-        Ok(Self { cluster, installed, images, outside, _proxy: proxy, counter: Cell::new(0) })
+        Ok(Self { cluster, installed, images, outside, proxy, counter: Cell::new(0) })
     }
 
     /// The realm.
@@ -63,6 +65,19 @@ impl<'a> Field<'a> {
         let pod = self.workload(Kind::Pod, &tenant::TSFOO, name);
         let mut pods = self.start(&pod.services("HTTP").ticket().on(node))?;
         pods.pop().ok_or_else(|| "no pod was made".into())
+    }
+
+    /// Waits until the webhook answers again. An API server that was away takes every node for dead
+    /// for a moment, and its pods out of their Services.
+    pub fn settle(&self) -> Told {
+        let probe = tempfile::NamedTempFile::new()?;
+        let pod = self.workload(Kind::Pod, &tenant::TSFOO, "probe").services("HTTP");
+        std::fs::write(probe.path(), pod.manifest())?;
+        let file = probe.path().display().to_string();
+        let tried = ["apply", "--dry-run=server", "-f", &file];
+        Ok(wait::until("the webhook to answer", READY, || {
+            Ok(self.cluster.kubectl().run(&tried).ok().map(drop))
+        })?)
     }
 
     /// Applies a workload as its owner wrote it; the webhook adds the volume, where it is asked.
@@ -134,6 +149,43 @@ impl<'a> Field<'a> {
         let mut leases = self.leases(&json!({ "podUid": pod.uid }))?;
         leases.sort_by_key(|lease| lease["acquiredAt"].as_str().unwrap_or_default().to_owned());
         leases.pop().ok_or_else(|| format!("{} has no lease", pod.name).into())
+    }
+
+    /// The pods of a workload that are ready on this node.
+    pub fn ready_on(
+        &self,
+        workload: &Workload,
+        node: &str,
+    ) -> Result<Vec<Pod<'_>>, Box<dyn Error>> {
+        let mut objects = self.objects_of(workload)?;
+        objects.retain(|object| is_ready(&object) && object["spec"]["nodeName"] == node);
+        objects.iter().map(|object| Pod::of(self, workload.tenant(), object)).collect()
+    }
+
+    /// What the broker says of a node.
+    pub fn session(&self, node: &str) -> Result<Value, Box<dyn Error>> {
+        let reply =
+            self.installed.operator.call("krb.broker.v1.NodeAdminService/ListNodes", &json!({}))?;
+        let nodes = reply["nodes"].as_array().cloned().unwrap_or_default();
+        let found = nodes.into_iter().find(|known| known["name"] == node);
+        found.ok_or_else(|| format!("the broker knows no {node}: {reply}").into())
+    }
+
+    /// How often the broker has given a node up, and one.
+    pub fn generation(&self, node: &str) -> Result<u64, Box<dyn Error>> {
+        let session = self.session(node)?;
+        let generation = session["generation"].as_str().and_then(|text| text.parse().ok());
+        generation.ok_or_else(|| format!("a node without a generation: {session}").into())
+    }
+
+    /// How the broker says that it is.
+    pub fn status(&self) -> Result<Value, Box<dyn Error>> {
+        self.installed.operator.call("krb.broker.v1.StatusService/GetStatus", &json!({}))
+    }
+
+    /// The keytab of a role account that the realm's administrator handed over.
+    pub fn account_keytab(&self, login: &str) -> PathBuf {
+        self.outside.dir.join(format!("accounts/{login}.keytab"))
     }
 
     /// The highest kvno that the KDC has of a principal.

@@ -26,21 +26,32 @@ pub struct Images {
 impl Images {
     /// Makes and loads them, as far as they changed.
     pub fn load(cluster: &Cluster) -> Result<Self, Box<dyn Error>> {
-        let ours = |name: &str| {
-            let program = format!("/usr/bin/{name}");
-            Image::new(name).file(&programs::stripped(name), &program).entry(&program)
-        };
         let images = Self {
             tools: tools()?,
-            broker: ours("krb-broker").file(Path::new(KADMIN_LIBRARY), KADMIN_LIBRARY),
-            agent: ours("krb-node-agent")
-                .file(&programs::driver(), "/usr/lib/krb-broker/krb-flexvolume"),
+            broker: Self::of_broker("krb-broker"),
+            agent: Self::of_agent("krb-node-agent", &programs::driver()),
         };
         for image in [&images.tools, &images.broker, &images.agent] {
             cluster.load(image)?;
         }
         Ok(images)
     }
+
+    /// The broker, in an image of this name.
+    pub fn of_broker(name: &str) -> Image {
+        ours(name, "krb-broker").file(Path::new(KADMIN_LIBRARY), KADMIN_LIBRARY)
+    }
+
+    /// The agent with a driver, in an image of this name.
+    pub fn of_agent(name: &str, driver: &Path) -> Image {
+        ours(name, "krb-node-agent").file(driver, "/usr/lib/krb-broker/krb-flexvolume")
+    }
+}
+
+/// An image that runs one of our programs.
+fn ours(name: &str, program: &str) -> Image {
+    let path = format!("/usr/bin/{program}");
+    Image::new(name).file(&programs::stripped(program), &path).entry(&path)
 }
 
 fn tools() -> Result<Image, Box<dyn Error>> {

@@ -18,11 +18,14 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the output of a test runner")]
 
+mod agents;
 mod api_away;
 mod attack_node;
 mod attack_tenant;
 mod callouts;
+mod calm;
 mod field;
+mod hindered;
 mod images;
 mod install;
 mod intruder;
@@ -35,8 +38,11 @@ mod power;
 mod programs;
 mod propagation;
 mod refusals;
+mod stolen;
 mod story;
 mod tenant;
+mod upgrade;
+mod vanished;
 mod workload;
 
 use std::{
@@ -57,9 +63,12 @@ const THEMES: &[&[Story]] = &[
     attack_node::STORIES,
     attack_tenant::STORIES,
     callouts::STORIES,
+    hindered::STORIES,
     api_away::STORIES,
     many::STORIES,
     power::STORIES,
+    vanished::STORIES,
+    upgrade::STORIES,
 ];
 
 /// Tells the inner process where the cluster's state is.

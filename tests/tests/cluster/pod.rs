@@ -10,6 +10,8 @@ use serde_json::Value;
 
 use crate::{field::Field, story::Told, tenant};
 
+/// How long kubelet may take to see a new pod.
+const CALLED: Duration = Duration::from_secs(60);
 /// How long the broker may take to hear that a pod is gone.
 const RELEASE: Duration = Duration::from_secs(60);
 
@@ -24,8 +26,6 @@ pub struct Pod<'a> {
     pub uid: String,
     /// The node that it is bound to; empty while it is bound to none.
     pub node: String,
-    /// Its address, empty while it has none.
-    pub address: String,
 }
 
 impl<'a> Pod<'a> {
@@ -46,7 +46,6 @@ impl<'a> Pod<'a> {
             name: text(&object["metadata"]["name"]),
             uid,
             node: text(&object["spec"]["nodeName"]),
-            address: text(&object["status"]["podIP"]),
         })
     }
 
@@ -75,6 +74,19 @@ impl<'a> Pod<'a> {
         Ok(object.ok_or_else(|| format!("no pod {}", self.name))?)
     }
 
+    /// Its keytab as it lies on its machine, in base64. Works while the API server does not.
+    pub fn keytab_on_node(&self) -> Result<String, Box<dyn Error>> {
+        let file = format!("{}/*/keytabs/{}", self.volumes(), self.tenant.login);
+        Ok(self.node().exec(&format!("test -s {file} && base64 {file}"))?)
+    }
+
+    /// Sees that its machine has no file for it.
+    pub fn has_no_files(&self) -> Told {
+        let find = format!("find {} -type f 2>/dev/null | head", self.volumes());
+        let files = self.node().exec(&find)?;
+        if files.is_empty() { Ok(()) } else { Err(format!("{} has {files}", self.name).into()) }
+    }
+
     /// Runs a shell command in its container `main`; what it printed.
     pub fn run(&self, script: &str) -> Result<String, Box<dyn Error>> {
         self.run_in("main", script)
@@ -83,6 +95,21 @@ impl<'a> Pod<'a> {
     /// Runs a shell command in one of its containers; what it printed.
     pub fn run_in(&self, container: &str, script: &str) -> Result<String, Box<dyn Error>> {
         Ok(self.cluster().kubectl().exec(self.namespace(), &self.name, container, script)?)
+    }
+
+    /// The address that it has now; it has another one after a reboot of its machine.
+    fn address(&self) -> Result<String, Box<dyn Error>> {
+        Ok(wait::until(&format!("the address of {}", self.name), CALLED, || {
+            let object = self.cluster().kubectl().get(self.namespace(), "pod", &self.name)?;
+            let address = object.and_then(|pod| pod["status"]["podIP"].as_str().map(str::to_owned));
+            Ok(address.filter(|address| !address.is_empty()))
+        })?)
+    }
+
+    /// What its container `main` printed.
+    pub fn logs(&self) -> Result<String, Box<dyn Error>> {
+        let logs = ["-n", self.namespace(), "logs", &self.name, "-c", "main"];
+        Ok(self.cluster().kubectl().run(&logs)?)
     }
 
     /// A client in one of its containers and a server in another (or the same) pod of the tenant
@@ -94,7 +121,8 @@ impl<'a> Pod<'a> {
              >/tmp/gss.out 2>&1 & sleep 1"
         );
         server.run(&serve)?;
-        let hello = format!("gss-client -port 4444 {} HTTP@{host} 'hello, world'", server.address);
+        let address = server.address()?;
+        let hello = format!("gss-client -port 4444 {address} HTTP@{host} 'hello, world'");
         let said = self.run_in(container, &hello)?;
         let served = server.run("cat /tmp/gss.log /tmp/gss.out")?;
         let client = format!("{}@{}", self.tenant.login, self.field.realm().name());
@@ -125,17 +153,24 @@ impl<'a> Pod<'a> {
         Ok(seen)
     }
 
-    /// The highest kvno that its lease gave it of its first principal.
-    pub fn held_kvno(&self) -> Result<u64, Box<dyn Error>> {
-        let lease = self.lease()?;
-        let kvnos = lease["keytab"][0]["kvnos"].as_array().cloned().unwrap_or_default();
-        let highest = kvnos.iter().filter_map(Value::as_u64).max();
-        Ok(highest.ok_or_else(|| format!("a lease without kvnos: {lease}"))?)
-    }
-
     /// Waits for a line in `kubectl describe` that contains `text`; that line.
     pub fn wait_described(&self, text: &str) -> Result<String, Box<dyn Error>> {
         Ok(self.cluster().kubectl().wait_described(self.namespace(), &self.name, text)?)
+    }
+
+    /// Takes it out of the API at once, whatever its machine does.
+    pub fn delete_by_force(&self) -> Told {
+        let delete = ["-n", self.namespace(), "delete", "pod", &self.name, "--wait=false"];
+        let by_force = ["--force", "--grace-period=0"];
+        Ok(self.cluster().kubectl().run(&[&delete[..], &by_force].concat()).map(drop)?)
+    }
+
+    /// Waits until kubelet has called the driver for it.
+    pub fn wait_called(&self) -> Told {
+        let called = format!("ls -d {}/*", self.volumes());
+        Ok(wait::until("kubelet to call the driver", CALLED, || {
+            Ok(self.node().exec(&called).is_ok().then_some(()))
+        })?)
     }
 
     /// Deletes it, and sees that the node has nothing left of it.

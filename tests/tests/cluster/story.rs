@@ -5,14 +5,19 @@ use std::{
     error::Error,
     fs,
     panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
 };
 
 use krb_tests::cluster::{Cluster, NODES, wait};
+use serde_json::Value;
 
 use crate::field::Field;
 
 /// What a story comes to: nothing, or why it could not be told. It may also panic.
 pub type Told = Result<(), Box<dyn Error>>;
+
+/// A pause between two questions to the broker.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// What a story must be able to do to the cluster.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -74,6 +79,38 @@ macro_rules! story {
     };
 }
 pub(crate) use story;
+
+/// Does what may fail, also by a panic, before something that must be undone whatever came of it.
+pub fn attempt<T>(tell: impl FnOnce() -> Result<T, Box<dyn Error>>) -> Result<T, Box<dyn Error>> {
+    catch_unwind(AssertUnwindSafe(tell)).unwrap_or_else(|_| Err("panicked, see above".into()))
+}
+
+/// Asks the broker until it is so; not more often than it hurts.
+pub fn wait_for(
+    what: &str,
+    limit: Duration,
+    mut is_so: impl FnMut() -> Result<bool, Box<dyn Error>>,
+) -> Told {
+    let end = wait::monotonic() + limit;
+    loop {
+        let last = is_so();
+        if matches!(last, Ok(true)) {
+            return Ok(());
+        }
+        if wait::monotonic() > end {
+            let why = last.err().map(|error| error.to_string()).unwrap_or_default();
+            return Err(
+                format!("waiting for {what}: not within {} s {why}", limit.as_secs()).into()
+            );
+        }
+        wait::pause(LOOK);
+    }
+}
+
+/// A value's text; empty where it is none.
+pub fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
 
 /// What the stories share.
 pub struct World<'a> {

@@ -18,9 +18,10 @@ pub const KADMIN_PER_SECOND: u64 = 50;
 pub const IN_FLIGHT: u64 = 8;
 /// A node is lost after 20 s of silence. Longer than a busy machine pauses an agent.
 const SESSIONS: &str = "heartbeat = \"1s\"\nsilent_after = \"10s\"\nlost_after = \"10s\"\n\
-                        lease_ttl = \"3m\"\nunclaimed_after = \"30s\"\n";
+                        lease_ttl = \"2m\"\nunclaimed_after = \"30s\"\n\
+                        brake = { sessions = 2, pods = 10, window = \"1m\" }\n";
 /// Tickets so short that stories see them replaced, at half their life.
-const REALM: &str = "ticket_life = \"90s\"\nservice_max_life = \"10m\"\nclock_skew = \"5s\"\n\
+const REALM: &str = "ticket_life = \"90s\"\nservice_max_life = \"1m\"\nclock_skew = \"5s\"\n\
                      acknowledge_within = \"5s\"\nkdc_propagation = \"5s\"\n";
 
 /// Writes the site's directory beside a copy of this tree's `deploy/kustomize`; where.
