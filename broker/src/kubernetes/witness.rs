@@ -110,6 +110,14 @@ impl Witnesses for KubeNodes {
         }
     }
 
+    fn is_deleted(&self, node: &NodeName, uid: Option<&str>, _: Now) -> bool {
+        self.0.known(node).is_some_and(|(_, known)| match (known, uid) {
+            (None, _) => true,
+            (Some(known), Some(uid)) => !known.uid.is_empty() && known.uid != uid,
+            (Some(_), None) => false,
+        })
+    }
+
     fn node_uid(&self, node: &NodeName) -> Option<String> {
         let known = match self.0.known(node) {
             Some((_, known)) => known,

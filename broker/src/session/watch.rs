@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use krb_proto::LeaseId;
+use krb_proto::{LeaseId, NodeName};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -114,13 +114,7 @@ impl Watch {
         let now = self.book.now();
         let silent_after = self.rules.times.silent_after;
         let silent = self.book.read(|ledger| ledger.silent_nodes(now, silent_after));
-        let said: HashMap<_, _> = silent
-            .into_iter()
-            .map(|node| {
-                let witness = self.witnesses.of(&node, now);
-                (node, witness)
-            })
-            .collect();
+        let said = self.witnesses_of(silent, now);
         // A node that fell silent since then is asked of at the next tick.
         let witness = |node: &_| said.get(node).copied().unwrap_or(Witness::Unknown);
         let changes = self
@@ -133,6 +127,32 @@ impl Watch {
             .await?;
         changes.iter().flatten().for_each(|change| self.act_on(change));
         Ok(())
+    }
+
+    /// What is said of the nodes that are silent. Once there is one it is also looked which of the
+    /// others have no Node object any more: they are about to fall silent too, and the brake must
+    /// know of them before the first one is given up.
+    fn witnesses_of(&self, silent: Vec<NodeName>, now: Now) -> HashMap<NodeName, Witness> {
+        let mut said: HashMap<_, _> = silent
+            .into_iter()
+            .map(|node| {
+                let witness = self.witnesses.of(&node, now);
+                (node, witness)
+            })
+            .collect();
+        if said.is_empty() {
+            return said;
+        }
+        let sessions: Vec<_> = self.book.read(|ledger| {
+            let there = ledger.sessions().filter(|session| session.is_there());
+            there.map(|session| (session.node.clone(), session.node_uid.clone())).collect()
+        });
+        for (node, uid) in sessions {
+            if self.witnesses.is_deleted(&node, uid.as_deref(), now) {
+                said.insert(node, Witness::NodeGone);
+            }
+        }
+        said
     }
 
     fn act_on(&self, change: &Change) {

@@ -32,6 +32,13 @@ pub trait Witnesses: Send + Sync {
     /// What the source says of the node at `now`. Does not block: it answers from what was read.
     fn of(&self, node: &NodeName, now: Now) -> Witness;
 
+    /// Whether the Node object of this uid (of whatever uid, where that is not known) is there no
+    /// more, or has another one in its place, by what was read last. Asks nobody: it is looked
+    /// at for all nodes at once.
+    fn is_deleted(&self, node: &NodeName, _uid: Option<&str>, now: Now) -> bool {
+        self.of(node, now) == Witness::NodeGone
+    }
+
     /// The uid of the Node object that has the name now, where the source knows it. Does not block.
     fn node_uid(&self, _: &NodeName) -> Option<String> {
         None

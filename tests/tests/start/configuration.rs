@@ -8,7 +8,8 @@ async fn all_that_is_wrong_with_the_configuration_is_said_at_once() -> Story {
     for (from, to, words) in [
         ("cluster = \"test\"", "cluster = \"test\"\nclusters = 1", &["clusters"][..]),
         ("[audit]\n", "[audit]\nlevel = \"all\"\n", &["level"]),
-        ("source = \"file\"", "source = \"kubernetes\"", &["pods.source"]),
+        ("source = \"file\"", "source = \"kubernetes\"", &["pods.dir", "kubernetes: is missing"]),
+        ("source = \"file\"", "source = \"nis\"", &["pods.source"]),
         ("cluster = \"test\"", "cluster = \"Te/st\"", &["cluster", "DNS label"]),
         ("heartbeat = \"200ms\"", "heartbeat = \"1 fortnight\"", &["sessions.heartbeat"]),
         ("per_second = 200", "per_second = 0", &["gate", "per_second"]),

@@ -89,7 +89,8 @@ impl Ledger {
         let mut changes = Vec::new();
         let mut silent = Silent::default();
         for session in self.sessions.values_mut().filter(|session| session.is_there()) {
-            let verdict = session.judge(now, witness(&session.node), rules);
+            let said = witness(&session.node);
+            let verdict = session.judge(now, said, rules);
             let node = session.node.clone();
             session.braked &= matches!(verdict, Verdict::Lost(_));
             if verdict != Verdict::Attached && session.state == SessionState::Attached {
@@ -101,6 +102,8 @@ impl Ledger {
             match verdict {
                 Verdict::Lost(cause) => silent.due.push((node, cause)),
                 Verdict::Silent | Verdict::Unwitnessed => silent.coming.push(node),
+                // deleted with others of which one is due already: they are judged together
+                Verdict::Attached if said == Witness::NodeGone => silent.coming.push(node),
                 Verdict::Attached | Verdict::AgentFault => {}
             }
         }

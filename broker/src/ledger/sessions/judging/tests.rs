@@ -253,9 +253,9 @@ fn lease_ttl_ends_what_the_brake_holds() {
 
 #[test]
 fn a_ready_node_with_a_silent_agent_is_an_alert_and_a_dead_one_is_lost() {
-    let mut cluster = Cluster::of(4);
+    let mut cluster = Cluster::of(12);
     let witnesses = FakeCluster::default();
-    (1..=4).for_each(|n| witnesses.set_ready(&node(n), n != 2));
+    (1..=12).for_each(|n| witnesses.set_ready(&node(n), n != 2));
     cluster.witnesses = Some(witnesses);
     cluster.cut([1, 2]);
     cluster.pass(UNTIL_LOST);
@@ -373,6 +373,24 @@ fn a_ban_is_by_name_and_by_key_and_ends_only_by_an_operator() {
     assert!(cluster.ledger.unban(&node(1)).is_some());
     assert!(matches!(attach(&mut cluster, 1, stolen), Attach::Welcome { .. }));
     assert_eq!(cluster.ledger.unban(&node(1)), None);
+}
+
+#[test]
+fn when_all_node_objects_are_deleted_the_first_one_to_fall_silent_is_not_lost_alone() {
+    let mut cluster = Cluster::of(9);
+    let objects = FakeCluster::default();
+    (1..=9).for_each(|n| objects.set_ready(&node(n), true));
+    cluster.witnesses = Some(objects);
+    cluster.pass(MINUTE);
+    let objects = cluster.witnesses.as_ref().unwrap();
+    (1..=9).for_each(|n| objects.delete(&node(n)));
+    cluster.cut([1]);
+    cluster.pass(2 * MINUTE);
+    assert_eq!(cluster.lost(), [], "eight others have no Node object either");
+    cluster.cut(2..=9);
+    cluster.pass(10 * MINUTE);
+    assert!(cluster.lost().len() <= 2, "two an hour pass the brake: {:?}", cluster.lost());
+    assert!(cluster.ledger.braked().is_some());
 }
 
 fn of_another_object(n: u8) -> Hello {
