@@ -134,7 +134,7 @@ long-%:
 
 test-cluster: cluster-test
 
-# On the scripts' cluster, or on the one of KUBECONFIG. STORY=part_of_a_name; with KRB_CLUSTER_KEEP=1 the cluster
+# On the cluster that the scripts of CLUSTER bring up. STORY=part_of_a_name; with KRB_CLUSTER_KEEP=1 the cluster
 # stays for the next run.
 cluster-test: packages-cluster cluster-binaries
 	$(CLUSTER_TEST)
