@@ -20,7 +20,7 @@ use crate::{
     kdc::gate::Class,
     keys::walker::{WalkError, Walker},
     krb5::ccache::Credential,
-    lease::{Holder, Lease, share::SharedTicket},
+    lease::{Holder, HolderKey, Lease, share::SharedTicket},
     ledger::{
         Ledger,
         book::{Book, Lines},
@@ -138,14 +138,15 @@ impl Issuer {
         seen: &mut Option<PodRef>,
     ) -> Result<Issued, IssueError> {
         self.check_session(request)?;
-        let pod = self.confirm(request).await?; // it runs where the caller is
-        *seen = Some(&pod).filter(|pod| pod.node == request.node).map(|pod| pod.pod.clone());
-        let grant = self.policy.decide(&pod, &request.node, &request.volume)?;
-        // Trying again for a lease that waits for its keys writes nothing, and is free.
-        let waits = self.book.read(|ledger| ledger.is_pending_for(&holder(request, &pod).key()));
+        // Trying again for a lease that waits for its keys writes nothing, and is free. All else
+        // is paced before the cluster is asked: no node may have it asked for others' pods all day.
+        let waits = self.book.read(|ledger| ledger.is_pending_for(&key_of_holder(request)));
         if !waits {
             self.keep_pace(request, self.book.now())?;
         }
+        let pod = self.confirm(request).await?; // it runs where the caller is
+        *seen = Some(&pod).filter(|pod| pod.node == request.node).map(|pod| pod.pod.clone());
+        let grant = self.policy.decide(&pod, &request.node, &request.volume)?;
         let at_hand = self.tickets.at_hand(&grant.tickets, &request.node);
         let id = match self.admit(request, &pod, &grant, at_hand).await? {
             Admission::Delivered(delivery) => return self.issued(*delivery), // one round was enough
@@ -310,6 +311,12 @@ impl Issuer {
             })
             .await
     }
+}
+
+/// The key of the holder that asks.
+fn key_of_holder(request: &Request) -> HolderKey {
+    let Request { node, pod, volume, .. } = request;
+    HolderKey { node: node.clone(), pod: pod.clone(), volume: volume.clone() }
 }
 
 fn holder(request: &Request, pod: &Pod) -> Holder {

@@ -296,7 +296,7 @@ fn required(text: Option<&str>) -> Result<&str, &'static str> {
 }
 
 fn broker_uri(text: &str) -> Result<Uri, &'static str> {
-    let uri: Uri = text.parse().map_err(|_| "is no URL")?;
+    let uri: Uri = bracketed(text).parse().map_err(|_| "is no URL")?;
     let plain = uri.path_and_query().is_none_or(|path| path == "/");
     let named = uri.host().is_some_and(|host| !host.is_empty()) && uri.port_u16().is_some();
     let user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
@@ -305,6 +305,16 @@ fn broker_uri(text: &str) -> Result<Uri, &'static str> {
     } else {
         Err("is not https://host:port")
     }
+}
+
+/// An IPv6 address in the brackets that it must have before a port: kubelet's variables leave them
+/// out (RFC 3986 3.2.2).
+fn bracketed(text: &str) -> String {
+    let bare = text.strip_prefix("https://").and_then(|rest| {
+        let (host, port) = rest.trim_end_matches('/').rsplit_once(':')?;
+        host.parse::<std::net::Ipv6Addr>().ok().map(|host| format!("https://[{host}]:{port}"))
+    });
+    bare.unwrap_or_else(|| text.to_owned())
 }
 
 /// Paths are compared as texts: they have one spelling.
@@ -409,6 +419,15 @@ mod tests {
             assert_eq!(fields, wrong, "{certificate} {key} {token}");
             assert_eq!(found.is_some(), certificate == key && (certificate != token));
         }
+    }
+
+    #[test]
+    fn an_address_of_the_broker_is_bracketed_where_it_must_be() {
+        let host = |text: &str| broker_uri(text).map(|uri| uri.host().unwrap().to_owned());
+        assert_eq!(host("https://fd00::1:8443").unwrap(), "[fd00::1]");
+        assert_eq!(host("https://[fd00::1]:8443").unwrap(), "[fd00::1]");
+        assert_eq!(host("https://10.96.0.7:8443").unwrap(), "10.96.0.7");
+        assert!(host("https://fd00::1").is_err(), "no port");
     }
 
     #[test]

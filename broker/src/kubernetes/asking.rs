@@ -91,7 +91,9 @@ impl Asking {
         let (namespace, name) = place;
         let path = format!("/api/v1/namespaces/{namespace}/pods");
         let ask = || self.one(&path, name.as_str(), "a pod");
-        self.pods.ask(&*self.clock, place, Duration::ZERO, ask).await.map(|answer| answer.value)
+        let answer = self.pods.ask(&*self.clock, place, Duration::ZERO, ask).await;
+        self.pods.forget(place); // whole objects, and whoever asks later asks anew
+        answer.map(|answer| answer.value)
     }
 
     /// The Services of a namespace, as of no longer ago than `within`.
@@ -294,6 +296,14 @@ impl<K: Clone + Eq + Hash, V: Clone> Shared<K, V> {
         let last = Last { asked_at, answered_at: clock.now().boot, outcome };
         *slot.last() = Some(last.clone());
         last.answer()
+    }
+
+    /// Forgets the answer, unless somebody still waits for it.
+    fn forget(&self, key: &K) {
+        let mut slots = self.slots();
+        if slots.get(key).is_some_and(|slot| Arc::strong_count(slot) == 1) {
+            slots.remove(key);
+        }
     }
 
     /// The last answer that was one.

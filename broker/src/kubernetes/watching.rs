@@ -23,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 use super::view::Told;
 use crate::clock::Clock;
 
-/// How many objects a page has.
-const PAGE: u32 = 500;
+/// How many objects a page has. Each may be a megabyte or so, and a page is held as a whole.
+const PAGE: u32 = 100;
 /// How long the API server keeps a watch, in seconds; just under the client's own limit.
 const WATCH: u32 = 290;
 /// The waits between attempts: from the first, doubling, to the longest.

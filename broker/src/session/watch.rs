@@ -130,7 +130,7 @@ impl Watch {
     }
 
     /// What is said of the nodes that are silent. Once there is one it is also looked which of the
-    /// others have no Node object any more: they are about to fall silent too, and the brake must
+    /// others seem to have no Node object any more: they are about to fall silent too, and the brake must
     /// know of them before the first one is given up.
     fn witnesses_of(&self, silent: Vec<NodeName>, now: Now) -> HashMap<NodeName, Witness> {
         let mut said: HashMap<_, _> = silent
@@ -149,7 +149,7 @@ impl Watch {
         });
         for (node, uid) in sessions {
             if self.witnesses.is_deleted(&node, uid.as_deref(), now) {
-                said.insert(node, Witness::NodeGone);
+                said.entry(node).or_insert(Witness::NodeGone);
             }
         }
         said

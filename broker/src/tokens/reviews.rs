@@ -13,7 +13,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use krb_proto::Secret;
+use krb_proto::{PodUid, Secret};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, watch};
 
@@ -34,6 +34,10 @@ const AT_ONCE: (usize, usize) = (32, 16);
 const MOST_UNDER_WAY: usize = 1_024;
 /// Tokens that are remembered of each kind: accepted, refused.
 const MOST_REMEMBERED: (usize, usize) = (32_768, 4_096);
+
+/// Tokens that are remembered of one agent's pod: the one before, the one now, and some more.
+/// Its node's root can have any number made.
+const MOST_OF_A_POD: usize = 4;
 
 type Hash = [u8; 32];
 type Outcome = Result<Proved, TokenError>;
@@ -161,12 +165,24 @@ impl State {
         (now.boot.since(*at) < REFUSED_FOR).then(|| Err(error.clone()))
     }
 
+    /// Makes room for one more token of this pod.
+    fn forget_oldest_of(&mut self, pod: &PodUid, new: &Hash) {
+        let same = self.accepted.iter().filter(|(hash, (of, _))| of.pod == *pod && *hash != new);
+        let mut ages: Vec<_> = same.map(|(hash, (_, at))| (*at, *hash)).collect();
+        ages.sort_unstable();
+        let too_many = (ages.len() + 1).saturating_sub(MOST_OF_A_POD);
+        for (_, hash) in ages.into_iter().take(too_many) {
+            self.accepted.remove(&hash);
+        }
+    }
+
     fn remember(&mut self, hash: Hash, outcome: &Outcome, now: Now) {
         match outcome {
             Ok(proved) => {
                 if self.accepted.len() >= MOST_REMEMBERED.0 {
                     self.accepted.retain(|_, (proved, _)| proved.expires > now.wall);
                 }
+                self.forget_oldest_of(&proved.pod, &hash);
                 if self.accepted.len() < MOST_REMEMBERED.0 || self.accepted.contains_key(&hash) {
                     self.accepted.insert(hash, (proved.clone(), now.boot));
                 }
@@ -262,6 +278,22 @@ mod tests {
         world.clock.advance(10 * MINUTE);
         assert_eq!(why(&world.review("good").await), Some(Refusal::Expired));
         assert_eq!(world.fake.asked(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_node_that_has_many_tokens_made_takes_only_its_own_places() {
+        let world = world();
+        let proved = world.review("good").await.unwrap();
+        for number in 0..20 {
+            world.clock.advance(SECOND / 10);
+            let name = format!("another {number}");
+            world.fake.know(&name, proved.clone());
+            world.review(&name).await.unwrap();
+        }
+        assert_eq!(world.reviews.0.state().accepted.len(), MOST_OF_A_POD);
+        let asked = world.fake.asked();
+        world.review("another 19").await.unwrap();
+        assert_eq!(world.fake.asked(), asked, "the newest is among them");
     }
 
     #[tokio::test]
