@@ -180,5 +180,6 @@ fn without_its_webhook_only_those_who_asked_for_it_are_refused(world: &World<'_>
     });
     scale(cluster, "krb-broker-admission", 2)?;
     told?;
+    field.settle()?; // the Service has their addresses a moment later
     field.web("admitted", "n2")?.end()
 }
