@@ -16,7 +16,7 @@ pub const KDC_PER_SECOND: u64 = 100;
 pub const KADMIN_PER_SECOND: u64 = 50;
 /// How many may be unanswered.
 pub const IN_FLIGHT: u64 = 8;
-/// A node is lost after 20 s of silence. Longer than a busy machine pauses an agent.
+/// A node is lost after 40 s of silence: longer than a busy machine pauses an agent, or a reboot takes.
 const SESSIONS: &str = "heartbeat = \"1s\"\nsilent_after = \"10s\"\nlost_after = \"30s\"\n\
                         lease_ttl = \"2m\"\nunclaimed_after = \"30s\"\n\
                         brake = { sessions = 2, pods = 10, window = \"1m\" }\n";
