@@ -26,7 +26,8 @@ pub const STORIES: &[Story] = &[
     story!(a_reboot_that_nobody_noticed_leaves_every_lease_as_it_was).needing(Needs::Power),
     story!(twenty_pods_lose_their_power_and_their_keys_are_replaced).needing(Needs::Power),
     story!(a_node_without_its_cable_loses_its_keys_and_wipes_its_files_by_itself)
-        .needing(Needs::Power),
+        .needing(Needs::Power)
+        .long(),
 ];
 
 /// How long a dead node's keys may take to be replaced: Kubernetes' 40 s until the node is
