@@ -22,7 +22,7 @@ async fn a_keytab_that_can_not_be_used_is_told_apart_and_read_again() -> Story {
     assert!(!text.contains('/'), "tells no path: {text}");
     for (bytes, mode) in [
         (good.as_slice(), 0o644),
-        (good.as_slice(), 0o640),
+        (good.as_slice(), 0o604),
         (b"", 0o600),
         (b"\x05\x02\xff\xff\xff\xff", 0o600),
         (&good[..good.len() / 2], 0o600),
