@@ -165,6 +165,8 @@ fn without_its_webhook_only_those_who_asked_for_it_are_refused(world: &World<'_>
     let (cluster, field) = (world.cluster, world.field()?);
     scale(cluster, "krb-broker-admission", 0)?;
     let told = attempt(|| {
+        // a replica that is told to end serves on for some seconds
+        wait_for("the webhook to be away", HINDERED * 5, || Ok(field.try_webhook().is_err()))?;
         let refused = field.apply(&pod(field, "unadmitted"));
         let said = refused.err().ok_or("an opted-in namespace takes pods unseen")?.to_string();
         assert!(said.contains("failed calling webhook"), "{said}");
